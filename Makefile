@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up .venv and then do the whole job; nothing else is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test fast lint format clean
+
+# The constraint keeps torch on the build without CUDA packages where that is what the index offers.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/cliffscope demo --out runs/demo
+
+test: .venv/.installed lint
+	$(BIN)/python -m pytest
+
+# The checks that take seconds.
+fast: .venv/.installed
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,1 @@
+"""Searches for the components that matter: attribution, ablation sweeps, interchange screening."""

@@ -1,0 +1,72 @@
+"""Writing files whole or not at all, and reading JSON Lines with errors that name the line."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.errors import CliffscopeError
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path beside `path`, then renames: `path` is whole or untouched.
+
+    Args:
+        path: The file to make or replace; missing parent folders are made.
+        write: Writes the content to the path that it is given.
+
+    Raises:
+        CliffscopeError: If the file cannot be written (no space, no permission, not a folder).
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise CliffscopeError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes UTF-8 text atomically. Raises `CliffscopeError` if it cannot."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically. Raises `CliffscopeError` if it cannot."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields `(line number from 1, object)` of every line that is not blank.
+
+    Raises:
+        CliffscopeError: If the file is missing or not text, or a line is not a JSON object.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise CliffscopeError(
+                        f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})."
+                    ) from error
+                if not isinstance(row, dict):
+                    raise CliffscopeError(
+                        f"{path}, line {number}: expected a JSON object, found {type(row).__name__}."
+                    )
+                yield number, row
+    except FileNotFoundError as error:
+        raise CliffscopeError(f"{path}: no such file.") from error
+    except UnicodeDecodeError as error:
+        raise CliffscopeError(f"{path}: not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise CliffscopeError(f"{path}: cannot be read ({error.strerror or error}).") from error

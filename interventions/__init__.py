@@ -1,0 +1,1 @@
+"""Ways to change a forward pass: head ablation, masks, patching, steering, directions."""

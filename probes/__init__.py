@@ -1,0 +1,1 @@
+"""Linear refusal probes, sweeps over layers and positions, trajectories, and the cliff."""

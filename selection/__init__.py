@@ -1,0 +1,1 @@
+"""Ranking training examples by cliff, export, and targeted repair."""
