@@ -50,9 +50,7 @@ def open_table(
     if config is not None or split is not None:
         raise CliffscopeError(f"{name}: config and split are for data sets, not for files.")
     if not path.exists():
-        raise CliffscopeError(
-            f"{name}: no such file (a data set on the Hugging Face hub is named owner/name)."
-        )
+        raise CliffscopeError(f"{name}: no such file (a hub data set is named owner/name).")
     if path.suffix.lower() not in _OPENERS:
         raise CliffscopeError(
             f"{name}: unknown kind of file {path.suffix!r}; prompts come as {', '.join(_OPENERS)}."
@@ -134,8 +132,8 @@ def _open_json(name: str, path: Path) -> Table:
         lists = [key for key, value in content.items() if isinstance(value, list)]
         if len(lists) != 1:
             raise CliffscopeError(
-                f"{name}: expected a list of objects, or an object with exactly one list; found an object with "
-                f"{len(lists)} lists."
+                f"{name}: expected a list of objects, or an object with exactly one list; "
+                f"found an object with {len(lists)} lists."
             )
         content = content[lists[0]]
     if not isinstance(content, list):

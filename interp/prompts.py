@@ -144,7 +144,8 @@ def load_prompts(
             prompt = Prompt(_content_id(prompt.text, copies[prompt.text]), *astuple(prompt)[1:])
         if prompt.id in seen:
             raise CliffscopeError(
-                f"{table.name}, {where}: the id {prompt.id!r} is already on {seen[prompt.id]}; ids must differ."
+                f"{table.name}, {where}: the id {prompt.id!r} is already on {seen[prompt.id]}; "
+                "ids must differ."
             )
         seen[prompt.id] = where
         prompts.append(prompt)
@@ -169,11 +170,12 @@ def _find_columns(table: Table, column: str | None) -> dict[str, str]:
             )
         return names[0] if names else None
 
+    prompt: str | None
     if column is not None:
         prompt = column if column in table.columns else named(column)
         wanted = f"no column {column!r}"
     else:
-        prompt = next((name for wanted in PROMPT_COLUMNS if (name := named(wanted))), None)
+        prompt = next((there for name in PROMPT_COLUMNS if (there := named(name))), None)
         wanted = f"no prompt column ({', '.join(PROMPT_COLUMNS)})"
     if prompt is None:
         raise CliffscopeError(

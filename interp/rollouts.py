@@ -73,14 +73,13 @@ def read_rollouts(path: str | os.PathLike[str]) -> list[Rollout]:
         rollout = rollout_from_row(row, where)
         if rollout.id in first_line:
             raise CliffscopeError(
-                f"{where}: the id {rollout.id!r} is already on line {first_line[rollout.id]}; ids must differ."
+                f"{where}: the id {rollout.id!r} is already on line {first_line[rollout.id]}; "
+                "ids must differ."
             )
         first_line[rollout.id] = number
         rollouts.append(rollout)
     if not rollouts:
-        raise CliffscopeError(
-            f"{os.fspath(path)}: no rollouts in the file; make some with `cliffscope rollout`."
-        )
+        raise CliffscopeError(f"{os.fspath(path)}: no rollouts; make some with `cliffscope rollout`.")
     return rollouts
 
 
