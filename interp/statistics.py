@@ -5,9 +5,9 @@ rollout was drawn), never as copied data: every statistic here is then a product
 computed once, so that a thousand resamples of thousands of cells cost a few matrix products.
 
 Where a figure cannot be had (one class only, one rollout), the result is NaN and says why: an interval of
-zero width would claim certainty. A percentile bootstrap also collapses to a point when every resample agrees, for
-instance at an AUROC of exactly 1; `auroc_interval` and `proportion_interval` then fall back on the score-type
-intervals of Newcombe (2006) and Wilson (1927), which stay open.
+zero width would claim certainty. A percentile bootstrap also collapses to a point when every resample agrees,
+for instance at an AUROC of exactly 1; `auroc_interval` then falls back on the score-type interval of Newcombe
+(2006), which stays open, as Wilson's (1927) does for proportions.
 """
 
 import math

@@ -55,13 +55,13 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CliffscopeError(f"{path}: not a safetensors file ({str(error).splitlines()[0]}).") from error
     for name, tensor in tensors.items():
         broken = tensor.numel() - int(torch.isfinite(tensor).sum())
         if broken:
             raise CliffscopeError(
-                f"{path}: {broken} NaN or infinite values in {name!r}; make the file again."
+                f"{path}: {broken} NaN or infinite values in {name!r}; make it again."
             )
     return tensors, metadata
