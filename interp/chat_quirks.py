@@ -134,9 +134,11 @@ def tokenizer_adds_bos(template: ChatTemplate) -> bool:
     tokenizer = template.tokenizer
     if tokenizer.bos_token_id is None:
         return False
-    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return ids[:1] == [tokenizer.bos_token_id] and plain[:1] != ids[:1]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return bool(tokenizer("a", add_special_tokens=True)["input_ids"][0] == tokenizer.bos_token_id)
+    # The tokenizer's own call would reset its truncation and padding.
+    return bool(backend.encode("a", add_special_tokens=True).ids[:1] == [tokenizer.bos_token_id])
 
 
 def template_writes_bos(template: ChatTemplate) -> bool:

@@ -84,11 +84,12 @@ class ThinkingFormat:
             `(thinking, response)`; `(thinking, None)` if the thinking is never closed; `(None, response)` if there
             is none.
         """
-        text = generated.lstrip()
-        wrote_open = text.startswith(self.open_tag)
+        body, text, wrote_open = generated, generated.lstrip(), False
+        while text.startswith(self.open_tag):  # some models write it after a prompt that wrote it, too
+            body, wrote_open = text[len(self.open_tag) :], True
+            text = body.lstrip()
         if finished and not wrote_open:
             return None, self.trim_response(generated)
-        body = text[len(self.open_tag) :] if wrote_open else generated
         thinking, closed, response = body.partition(self.close_tag)
         if closed:
             return self.trim_thinking(thinking), self.trim_response(response)

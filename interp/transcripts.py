@@ -198,12 +198,11 @@ class TranscriptBuilder:
                 yield self._transcript(id, text, input_ids, offsets)
 
     def _transcript(
-        self, id: str, text: RolloutText, input_ids: list[int], offsets: list[tuple[int, int]]
+        self, id: str, text: RolloutText, input_ids: list[int], offsets: list[tuple[int, int]] | None
     ) -> Transcript:
-        covered = offsets[-1][1] if offsets else 0
-        if covered < len(text.text.rstrip()):
+        if offsets is None:
             raise CliffscopeError(
-                f"rollout {id!r}: the tokenizer drops characters that it does not know, so that places in the text "
+                f"rollout {id!r}: the tokenizer drops characters that it does not know, and the places of its tokens "
                 "cannot be told: remove unusual characters, or use a tokenizer that covers them."
             )
         ends = _ends(offsets)
@@ -244,8 +243,9 @@ def _ends(offsets: Sequence[tuple[int, int]]) -> list[int]:
 def _token_texts(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
     """The text of each token, so that all of them join to the whole text: see `Transcript.tokens`."""
     texts, done = [], 0
-    for (_, stop), following in zip(offsets, [start for start, _ in offsets[1:]] + [len(text)], strict=True):
+    for index, (_, stop) in enumerate(offsets, start=1):
         # Where the next token overlaps, the shared character is the next one's; a gap goes to the token after it.
+        following = offsets[index][0] if index < len(offsets) else len(text)
         cut = max(done, min(stop, following))
         texts.append(text[done:cut])
         done = cut
