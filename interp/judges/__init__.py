@@ -12,7 +12,7 @@ from interp.judges.protocol import Judge, Judgement, judged
 from interp.judges.useless import is_looping, is_useless
 
 if TYPE_CHECKING:
-    from interp.judges.refusal_logit import (
+    from interp.judges.edge_logit import (
         RefusalLogitJudge,
         RefusalOpenings,
         refusal_logit,
@@ -37,5 +37,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imports torch only for the names that need it."""
     if name in __all__:
-        return getattr(import_module("interp.judges.refusal_logit"), name)
+        return getattr(import_module("interp.judges.edge_logit"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
