@@ -25,7 +25,7 @@ C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 N_FOLDS = 5
 
 _CV_TOLERANCE = 1e-3
-_CHUNK_BYTES = 8_000_000
+_CHUNK_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def fit_logistic(
         raise CliffscopeError(f"C: expected a positive number or 'cv', found {C!r}.")
     if C == "cv" and folds is None:
         raise CliffscopeError("C='cv' needs the fold of each rollout; pass folds or a fixed C.")
-    n = activations.shape[1]
-    step = max(1, _CHUNK_BYTES // (8 * n * n))
+    n, d = activations.shape[1:]
+    # A cell holds its features three times over while it is standardized, and its Gram matrix, in float64.
+    step = max(1, _CHUNK_BYTES // (8 * n * (n + 3 * d)))
     parts = [
         _fit_chunk(activations[i : i + step], labels, strengths, balanced, folds if C == "cv" else None)
         for i in range(0, len(activations), step)
