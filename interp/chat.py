@@ -176,11 +176,8 @@ class ChatFormat:
         """
         tokenizer = self.template.tokenizer
         tags = self.thinking.open + self.thinking.close
-        ends = {
-            i
-            for i, token in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-            if token not in tags and i != tokenizer.unk_token_id
-        }
+        special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        ends = {i for i, token in special.items() if token not in tags and i != tokenizer.unk_token_id}
         length = next((n for n, i in enumerate(ids) if i in ends), len(ids))
         return str(tokenizer.decode(list(ids[:length]), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

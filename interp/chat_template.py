@@ -126,7 +126,8 @@ class ChatTemplate:
     def _locate(self, prompt: str, text: str, before: str, after: str) -> Span:
         start, stop = len(before), len(text) - len(after)
         begins, ends = text.startswith(before), text.endswith(after)
-        if begins and ends and start <= stop:
+        framed = begins and ends and start <= stop
+        if framed and text[start:stop] in (prompt, prompt.strip()):
             return start, stop
         # A template that looks at the prompt (or at the clock) changes one side: go by the other one.
         for shown in (prompt, prompt.strip()):
@@ -134,6 +135,8 @@ class ChatTemplate:
                 return start, start + len(shown)
             if ends and text.endswith(shown, 0, stop):
                 return stop - len(shown), stop
+        if framed:
+            return start, stop
         raise CliffscopeError(
             f"{self.name}: the chat template changes the user's text {prompt[:40]!r}, so its place cannot be told."
         )

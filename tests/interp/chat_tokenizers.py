@@ -172,7 +172,7 @@ CHANNEL_TOKENS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|retur
 STYLES: dict[str, Style] = {
     "r1": Style(
         R1,
-        ("<s>", "<|User|>", "<|Assistant|>", "<|end|>", "<think>", "</think>"),
+        ("<s>", "<|User|>", "<|Assistant|>", "<think>", "</think>", "<|end|>"),
         lambda prompt: [("template", "<s><|User|>")],
         "<|Assistant|>",
         bos="<s>",
