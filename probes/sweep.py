@@ -36,7 +36,7 @@ from probes.inputs import check_activations, check_labels
 from probes.layer_sweep import LayerSweep
 from probes.linear import LinearProbe
 from probes.metrics import ProbeMetrics, Resampled
-from probes.splits import Split, folds_by_prompt, prompt_keys, split_by_prompt, splits_by_category
+from probes.splits import Split, folds_by_prompt, permuted_within, prompt_keys, split_by_prompt, splits_by_category
 
 CONTROLS = ("real", "shuffled", "held_out_category")
 
@@ -131,7 +131,7 @@ class SweepPlan:
         split = split_by_prompt(y, prompts, options.test_fraction, options.seed)
         folds = _folds(y, prompts, split.train, options.seed)
         rng = np.random.default_rng([options.seed, 1])
-        train = [y[split.train]] + [_permuted(y[split.train], folds, rng) for _ in range(options.n_shuffles)]
+        train = [y[split.train]] + [permuted_within(folds, y[split.train], rng) for _ in range(options.n_shuffles)]
         test = [y[split.test]] + [rng.permutation(y[split.test]) for _ in range(options.n_shuffles)]
         held, reason = _category_sets(y, prompts, categories, options)
         told = [y.tolist(), prompt_keys(prompts), list(categories or ()), list(positions), asdict(options)]
@@ -301,15 +301,6 @@ class ProbeSweep:
 def _folds(y: Indices, prompts: Sequence[str], train: Indices, seed: int) -> Indices:
     """Cross-validation folds of a training side."""
     return folds_by_prompt(y[train], [prompts[i] for i in train], N_FOLDS, seed)
-
-
-def _permuted(y: Indices, folds: Indices, rng: np.random.Generator) -> Indices:
-    """Labels permuted within each fold: every fold keeps its class counts, so that it can be fitted."""
-    result = y.copy()
-    for fold in np.unique(folds):
-        members = np.flatnonzero(folds == fold)
-        result[members] = rng.permutation(y[members])
-    return result
 
 
 def _category_sets(
