@@ -13,6 +13,7 @@ TEXTS = [
     "The user asks how to cook pasta. That is harmless, so I should help. I will list the steps.",
     "Sure! Boil water, add salt.\n\nThen add the pasta.\n1. Stir\n2. Wait",
     "<think>\nOkay.\n</think>\n\nI'm sorry, I can't help with that.\n\n\n  - no\n",
+    "user\n a\n b\n c\n d\n e",
     "user\nassistant\nsystem\nmodel\nYou are a helpful assistant. Be brief. analysis final",
 ] * 4
 
@@ -36,6 +37,17 @@ def byte_level() -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trained = _trained(tokenizer, _quiet(trainers.BpeTrainer, vocab_size=420, initial_alphabet=alphabet))
+    trained.post_processor = processors.ByteLevel(trim_offsets=True)
+    return trained
+
+
+def wide() -> Tokenizer:
+    """As tokenizers with merges across words: tokens that end with spaces, which its offsets leave out."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trained = _trained(tokenizer, _quiet(trainers.BpeTrainer, vocab_size=420, initial_alphabet=alphabet))
@@ -86,6 +98,7 @@ def dropping() -> Tokenizer:
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "byte_level": byte_level,
+    "wide": wide,
     "unigram": unigram,
     "llama2": llama2,
     "dropping": dropping,

@@ -275,7 +275,7 @@ def test_decode_keeps_tags_that_are_special_tokens(kind: str) -> None:
     tokenizer = make("r1", kind)
     chat = ChatFormat.of(tokenizer)
     ids = tokenizer("I should help.\n</think>\n\nSure<|end|><s><s>", add_special_tokens=False)["input_ids"]
-    if kind == "byte_level":
+    if kind in ("byte_level", "wide"):
         assert "</think>" not in tokenizer.decode(ids, skip_special_tokens=True)  # the trap
         assert chat.decode(ids) == "I should help.\n</think>\n\nSure"
     assert "</think>" in chat.decode(ids) and "<" not in chat.decode(ids).replace("</think>", "")
@@ -286,3 +286,12 @@ def test_decode_keeps_tags_that_are_special_tokens(kind: str) -> None:
     ids = make("channels", kind)(text + "<|return|>", add_special_tokens=False)["input_ids"]
     assert channels.decode(ids).endswith("Sure") and "<|channel|>" in channels.decode(ids)
     assert chat.decode([]) == ""
+
+
+def test_decode_goes_on_after_an_unknown_token() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make("r1", "unigram").backend_tokenizer, unk_token="<unk>", eos_token="<|end|>"
+    )
+    unknown, end = tokenizer.unk_token_id, tokenizer.eos_token_id
+    ids = tokenizer("Sure", add_special_tokens=False)["input_ids"]
+    assert ChatFormat.of(tokenizer).decode([*ids, unknown, *ids, end, *ids]).count("Sure") == 2

@@ -6,6 +6,7 @@ import pytest
 from chat_tokenizers import KINDS, STYLES, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from interp.chat import ChatFormat, ThinkingFormat
 from interp.errors import CliffscopeError
@@ -50,7 +51,7 @@ for _byte in range(256):
 
 def _spell(token: str, kind: str) -> bytes:
     """The bytes that an ordinary token stands for by its name."""
-    if kind == "byte_level":
+    if kind in ("byte_level", "wide"):
         return bytes(BYTE_OF[character] for character in token)
     if re.fullmatch("<0x[0-9A-F]{2}>", token):
         return bytes([int(token[3:5], 16)])
@@ -262,6 +263,20 @@ def test_no_bos_where_none_is_wanted() -> None:
     assert TranscriptBuilder(tokenizer).prompt("How").input_ids[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
 
 
+def test_no_bos_where_the_tokenizer_knows_one_but_adds_none() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make("qwen3", "byte_level").backend_tokenizer, bos_token="<|im_start|>"
+    )
+    assert TranscriptBuilder(tokenizer).prompt("How").tokens == ("How",)
+
+
+def test_white_space_at_the_end_of_a_token_counts() -> None:
+    # This tokenizer makes one token of the template's line break and the prompt's space; its offsets hide the space.
+    transcript = TranscriptBuilder(make("qwen3", "wide")).build(Rollout("r", " ", "x", "y"))
+    inst = transcript.position("inst")
+    assert transcript.tokens[inst].endswith("\n ") and transcript.tokens[inst + 1] == "<|im_end|>"
+
+
 def test_a_prompt_that_begins_with_bos_itself() -> None:
     builder = TranscriptBuilder(make("none", "byte_level"))
     assert builder.prompt("<s>How").input_ids == builder.prompt("How").input_ids
@@ -313,8 +328,6 @@ def test_the_tokenizer_is_left_alone_and_its_settings_do_not_matter() -> None:
     tokenizer = make("r1", "byte_level")
     rollout = Rollout("r", "How do I cook pasta?", "I should help.", "Sure! Boil water.")
     plain = TranscriptBuilder(tokenizer).build(rollout)
-    from transformers import PreTrainedTokenizerFast
-
     other = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<s>", eos_token="<|end|>")
     other.chat_template = tokenizer.chat_template
     other.backend_tokenizer.enable_truncation(4)
@@ -325,8 +338,6 @@ def test_the_tokenizer_is_left_alone_and_its_settings_do_not_matter() -> None:
 
 
 def test_slow_tokenizers_are_refused() -> None:
-    from transformers import ByT5Tokenizer
-
     with pytest.raises(CliffscopeError, match="slow tokenizer"):
         TranscriptBuilder(ByT5Tokenizer(), ChatFormat.of(make("none", "byte_level")))
 
