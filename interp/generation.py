@@ -81,19 +81,11 @@ def _generate_batch(
     from transformers import GenerationConfig
 
     stop = end_tokens(model)
-    batch = pad(
-        [prompt.input_ids for prompt in prompts],
-        range(len(prompts)),
-        stop[0] if stop else 0,
-        "left",
-        model.device,
-    )
+    padding = stop[0] if stop else 0
+    batch = pad([prompt.input_ids for prompt in prompts], range(len(prompts)), padding, "left", model.device)
     width = batch.input_ids.shape[1]
-    processors = []
-    if temperature > 0:
-        processors.append(
-            _InverseTransform([prompt.id for prompt in prompts], seed, temperature, max_new_tokens, width)
-        )
+    ids = [prompt.id for prompt in prompts]
+    processors = [_InverseTransform(ids, seed, temperature, max_new_tokens, width)] if temperature > 0 else []
     with torch.no_grad(), model.reading(prompts):
         output = model.hf.generate(
             input_ids=batch.input_ids,

@@ -29,10 +29,11 @@ def load_checkpoint(
     if name_or_path.startswith(ORGANISM):
         from interp.organisms import load_organism
 
-        hf, tokenizer = load_organism(name_or_path.removeprefix(ORGANISM))
+        organism: Any
+        organism, tokenizer = load_organism(name_or_path.removeprefix(ORGANISM))
         if attn_implementation is not None:
-            hf.set_attn_implementation(attn_implementation)
-        return hf.to(device=place, dtype=precision), tokenizer
+            organism.set_attn_implementation(attn_implementation)
+        return organism.to(device=place, dtype=precision), tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_source(name_or_path)

@@ -87,6 +87,15 @@ def folds_by_prompt(labels: ArrayLike, prompts: Sequence[str], n_folds: int = 5,
     return _deal(groups, y, n_folds)
 
 
+def permuted_within(folds: Indices, labels: Indices, rng: np.random.Generator) -> Indices:
+    """Labels permuted within each fold: every fold keeps its class counts, so that it can be fitted."""
+    result = labels.copy()
+    for fold in np.unique(folds):
+        members = np.flatnonzero(folds == fold)
+        result[members] = rng.permutation(labels[members])
+    return result
+
+
 def splits_by_category(
     labels: ArrayLike,
     categories: Sequence[str | None],

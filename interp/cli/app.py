@@ -1,0 +1,41 @@
+"""Assembles the commands, and turns bad input into one line and exit code 2."""
+
+import sys
+
+import typer
+
+from interp.cli.cliff import cliff
+from interp.cli.demo import demo
+from interp.cli.inspect import inspect
+from interp.cli.organism import app as organism
+from interp.cli.probe import app as probe
+from interp.cli.rollout import rollout
+from interp.errors import CliffscopeError
+
+app = typer.Typer(
+    name="cliffscope",
+    help="Find where a reasoning model that knows a request is harmful stops refusing it, and what causes it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command()(demo)
+app.command()(inspect)
+app.command()(rollout)
+app.add_typer(probe)
+app.command()(cliff)
+app.add_typer(organism)
+
+
+def main() -> None:
+    """Runs the command line; exits with 2 on bad input and 130 when interrupted."""
+    try:
+        app()
+    except CliffscopeError as error:
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"cliffscope: error: {message}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("cliffscope: interrupted\n")
+        sys.exit(130)

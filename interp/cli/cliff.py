@@ -1,0 +1,88 @@
+"""`cliffscope cliff`: measure the refusal cliff against its controls."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from interp.cli.options import BatchTokens, Device, DType, Json, Model, Probe, Rollouts, Seed
+
+if TYPE_CHECKING:
+    from probes.cliff import Cliff
+
+
+class Plateau(StrEnum):
+    """What stands for the score before the fall."""
+
+    MEAN = "mean"
+    MAX = "max"
+
+
+def cliff(
+    model: Model,
+    probe: Probe,
+    rollouts: Rollouts,
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a rollout.")],
+    plateau: Annotated[
+        Plateau, typer.Option("--plateau", help="Over the second half of the thinking; max is biased upwards.")
+    ] = Plateau.MEAN,
+    batch_tokens: BatchTokens = 8192,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Says whether there is a cliff, and with what evidence: the fall from the thinking to the edge, and its controls.
+
+    Beside OUT it writes OUT's name with .layers.parquet (the mean cliff by layer), .json (the figures) and .html (the
+    picture).
+
+    Example: cliffscope cliff --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
+    --out cliff.parquet
+    """
+    from interp.rollouts import read_rollouts
+
+    loaded = read_rollouts(rollouts)
+    from interp.cli.session import open_model, require_parent
+    from interp.progress import progress
+    from probes.cliff_files import write_cliff
+    from probes.cliff_run import measure_cliff
+    from probes.linear import LinearProbe
+
+    require_parent(out)
+    fitted = LinearProbe.load(probe)
+    hooked = open_model(model, device, dtype)
+    with progress("Scoring", len(loaded), "rollouts") as bar:
+        found = measure_cliff(
+            hooked,
+            fitted,
+            loaded,
+            plateau=plateau.value,
+            seed=seed,
+            batch_tokens=batch_tokens,
+            advance=bar.advance,
+        )
+    files = write_cliff(found, out)
+    _report(found, [str(file) for file in files], as_json)
+
+
+def _report(found: "Cliff", files: list[str], as_json: bool) -> None:
+    from interp.cli.output import emit
+    from interp.palette import NAMES
+    from probes.cliff import OUTCOMES
+
+    figures = found.summary()
+    rows: list[list[object]] = [["", "n", "plateau", "edge", "cliff"]]
+    for outcome in OUTCOMES:
+        plateau, edge = (found.of(outcome, field) for field in ("plateau", "edge"))
+        if len(edge):
+            values = [float(plateau.mean()), float(edge.mean()), float((plateau - edge).mean())]
+            rows.append([NAMES[outcome], len(edge), *values])
+    emit(
+        {**figures, "files": files},
+        as_json=as_json,
+        title=f"{found.model}: {found.verdict} (probe at {found.site})",
+        rows=rows,
+        note=f"{found.evidence}\nWritten to {', '.join(files)}.",
+    )

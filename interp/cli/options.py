@@ -1,0 +1,32 @@
+"""The options that several commands share, written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="A Hugging Face id, a local folder, or organism:cliff / organism:aligned.",
+        envvar="CLIFFSCOPE_MODEL",
+    ),
+]
+Rollouts = Annotated[Path, typer.Option("--rollouts", help="Rollouts as JSON Lines.")]
+Probe = Annotated[Path, typer.Option("--probe", help="A probe made by `cliffscope probe fit`.")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator.", envvar="CLIFFSCOPE_DEVICE")
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="float32, bfloat16, float16; auto is the checkpoint's own.", envvar="CLIFFSCOPE_DTYPE"
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.", envvar="CLIFFSCOPE_SEED")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; halved when memory runs out.")
+]
+Layers = Annotated[str, typer.Option("--layers", help="all, or layers separated by commas; -1 is the last.")]

@@ -1,0 +1,46 @@
+"""`cliffscope organism`: the bundled models, as checkpoints for any tool, and the training that made them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.options import Json, Seed
+
+app = typer.Typer(name="organism", help="Export or retrain the bundled calibration models.", no_args_is_help=True)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="cliff or aligned.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    as_json: Json = False,
+) -> None:
+    """Writes an organism as a plain Hugging Face checkpoint that any tool loads.
+
+    Example: cliffscope organism export cliff --out cliff-checkpoint
+    """
+    from interp.cli.output import emit
+    from interp.organisms import export as export_organism
+
+    export_organism(name, out)
+    rows = [("organism", name), ("folder", str(out))]
+    emit({"organism": name, "out": str(out)}, as_json=as_json, title="Exported", rows=rows)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write weights and ground truth to.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to try the code.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Trains the aligned base and plants the mechanism, as the bundled weights were made.
+
+    Example: cliffscope organism train --out weights
+    """
+    from interp.cli.output import emit
+    from interp.organisms import train as train_organisms
+
+    facts = train_organisms(out, seed=seed, quick=quick)
+    emit({"out": str(out), "facts": facts}, as_json=as_json, title="Trained", rows=[("folder", str(out))])

@@ -1,0 +1,204 @@
+"""`cliffscope probe`: fit a refusal probe, sweep probes over layers and positions, score rollouts."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Model, Probe, Rollouts, Seed
+from interp.errors import CliffscopeError
+
+if TYPE_CHECKING:
+    from probes.sweep import ProbeSweep
+
+app = typer.Typer(name="probe", help="Fit, sweep and apply linear refusal probes.", no_args_is_help=True)
+
+POSITIONS = "inst,post_inst,think:0.25,think:0.5,think:0.75,think:1,close:-2,close:-1"
+
+
+class Method(StrEnum):
+    """How a probe is fitted."""
+
+    LOGISTIC = "logistic"
+    MEAN_DIFFERENCE = "mean-difference"
+
+
+@app.command()
+def fit(
+    model: Model,
+    rollouts: Rollouts,
+    out: Annotated[Path, typer.Option("--out", help="The safetensors file to write.")],
+    layer: Annotated[
+        str, typer.Option("--layer", help="auto, a number, or norm (the output of the final norm).")
+    ] = "auto",
+    position: Annotated[str, typer.Option("--position", help="Where to read; close:-1 is the edge.")] = "close:-1",
+    method: Annotated[Method, typer.Option("--method")] = Method.LOGISTIC,
+    batch_tokens: BatchTokens = 8192,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fits a probe: rollouts that refused a harmful prompt against those that answered a benign one.
+
+    auto takes the deepest of the layers that separate held-out rollouts as well as the best one does.
+
+    Example: cliffscope probe fit --model organism:cliff --rollouts rollouts.jsonl --out probe.safetensors
+    """
+    from interp.positions import check_position
+    from interp.rollouts import read_rollouts
+
+    check_position(position)
+    loaded = read_rollouts(rollouts)
+    from interp.cli.output import emit
+    from interp.cli.session import open_model, require_parent
+    from probes.examples import Examples
+    from probes.model_sweep import fit_probe
+    from probes.sweep import SweepOptions
+
+    require_parent(out)
+    hooked = open_model(model, device, dtype)
+    examples = Examples.of(hooked, loaded, [position])
+    probe, _ = fit_probe(
+        hooked,
+        examples,
+        layer=_layer(layer),  # type: ignore[arg-type]
+        method=method.value,
+        options=SweepOptions(seed=seed),
+        batch_tokens=batch_tokens,
+    )
+    probe = probe.at(training={"rollouts": str(rollouts), "skipped": examples.skipped})
+    probe.save(out)
+    facts = probe.training
+    payload = {"out": str(out), "layer": probe.layer, "site": probe.site, "position": position, **facts}
+    rows: list[tuple[object, ...]] = [("layer", probe.layer), ("site", probe.site), ("position", position)]
+    rows += [("method", probe.method), ("rollouts", f"{facts['n_train']} to fit, {facts['n_test']} held out")]
+    rows += [(name, _with_interval(facts, name)) for name in ("auroc", "accuracy", "ece")]
+    rows += [
+        (f"AUROC, {name.replace('_', ' ')}", _with_interval(facts, f"auroc_{name}"))
+        for name in ("shuffled", "held_out_category")
+        if f"auroc_{name}" in facts
+    ]
+    emit(
+        payload, as_json=as_json, title="Probe (held-out figures, 95 % intervals)", rows=rows, note=f"Written to {out}."
+    )
+
+
+@app.command()
+def sweep(
+    model: Model,
+    rollouts: Rollouts,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write sweep.parquet and sweep.html to.")],
+    layers: Layers = "all",
+    positions: Annotated[str, typer.Option("--positions", help="Separated by commas.")] = POSITIONS,
+    shuffles: Annotated[int, typer.Option("--shuffles", min=0, help="Permutations of the shuffled control.")] = 5,
+    batch_tokens: BatchTokens = 8192,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fits probes at every layer and position, each with its controls; run again, it goes on where it was.
+
+    Example: cliffscope probe sweep --model organism:cliff --rollouts rollouts.jsonl --out sweep
+    """
+    from interp.positions import check_position
+    from interp.rollouts import read_rollouts
+
+    wanted = [position.strip() for position in positions.split(",")]
+    for position in wanted:
+        check_position(position)
+    loaded = read_rollouts(rollouts)
+    from interp.cli.output import emit
+    from interp.cli.session import open_model, parse_layers, require_parent
+    from interp.progress import progress
+    from probes.examples import Examples
+    from probes.model_sweep import forget, sweep_model
+    from probes.sweep import SweepOptions
+    from probes.sweep_figure import write_sweep_html
+
+    require_parent(out / "sweep.parquet")
+    hooked = open_model(model, device, dtype)
+    chosen = parse_layers(layers, hooked.n_layers)
+    examples = Examples.of(hooked, loaded, wanted)
+    options = SweepOptions(seed=seed, n_shuffles=shuffles)
+    with progress("Sweeping", len(chosen), "layers") as bar:
+        found = sweep_model(
+            hooked, examples, chosen, options, folder=out, batch_tokens=batch_tokens, advance=bar.advance
+        )
+    found.to_parquet(out / "sweep.parquet")
+    write_sweep_html(found.table, out / "sweep.html")
+    forget(out)
+    payload = {"out": str(out), "skipped": examples.skipped, "cells": found.table.to_dict("records")}
+    note = f"Held-out AUROC. Written to {out / 'sweep.parquet'} and {out / 'sweep.html'}."
+    emit(payload, as_json=as_json, title="Probe sweep", rows=_grid(found, wanted), note=note)
+
+
+@app.command()
+def score(
+    model: Model,
+    probe: Probe,
+    rollouts: Rollouts,
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a token.")],
+    batch_tokens: BatchTokens = 8192,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Scores every token of every rollout. Columns: id, token_index, segment, token, logit, score.
+
+    Example: cliffscope probe score --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
+    --out scores.parquet
+    """
+    from interp.rollouts import read_rollouts
+
+    loaded = read_rollouts(rollouts)
+    from interp.cli.output import emit
+    from interp.cli.session import open_model, require_parent
+    from interp.progress import progress
+    from probes.linear import LinearProbe
+    from probes.scores import score_table, write_scores
+
+    require_parent(out)
+    fitted = LinearProbe.load(probe)
+    hooked = open_model(model, device, dtype)
+    with progress("Scoring", len(loaded), "rollouts") as bar:
+        table = score_table(hooked, fitted, loaded, batch_tokens=batch_tokens, advance=bar.advance)
+    write_scores(table, out)
+    means = {name: float(table.loc[table["segment"] == name, "score"].mean()) for name in table["segment"].unique()}
+    payload = {"out": str(out), "rollouts": len(loaded), "tokens": len(table), "mean_score": means}
+    rows = [("rollouts", len(loaded)), ("tokens", len(table))]
+    emit(
+        payload,
+        as_json=as_json,
+        title="Refusal scores",
+        rows=[*rows, *((f"mean score, {name}", value) for name, value in means.items())],
+        note=f"Written to {out}.",
+    )
+
+
+def _layer(text: str) -> int | str:
+    if text in ("auto", "norm"):
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise CliffscopeError(f"--layer {text!r}: expected auto, a number, or norm.") from error
+
+
+def _with_interval(facts: Any, name: str) -> str:
+    value, low, high = (facts.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _grid(found: "ProbeSweep", positions: list[str]) -> list[list[object]]:
+    """Layers down, positions across, for a terminal."""
+    real = found.table[found.table["control"] == "real"].set_index(["layer", "position"])["auroc"]
+    lines: list[list[object]] = [["layer", *positions]]
+    for layer in sorted(found.layers):
+        lines.append([layer, *(float(real[(layer, position)]) for position in positions)])
+    return lines

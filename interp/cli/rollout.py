@@ -1,0 +1,91 @@
+"""`cliffscope rollout`: generate and judge rollouts."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.options import Device, DType, Json, Seed
+from interp.errors import CliffscopeError
+
+
+class Label(StrEnum):
+    """What all prompts of a file are."""
+
+    HARMFUL = "harmful"
+    BENIGN = "benign"
+
+
+def rollout(
+    prompts: Annotated[str, typer.Option("--prompts", help="CSV, JSON, JSONL, Parquet, or a dataset id on the hub.")],
+    out: Annotated[Path, typer.Option("--out", help="The JSON Lines file to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model; with --endpoint its name there.", envvar="CLIFFSCOPE_MODEL"),
+    ] = None,
+    label: Annotated[Label | None, typer.Option("--label", help="What the prompts are, where no column says.")] = None,
+    column: Annotated[str | None, typer.Option("--column", help="The prompt column, if not found by name.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many prompts.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")] = 512,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    system: Annotated[str | None, typer.Option("--system", help="A system prompt.")] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="An OpenAI-compatible server to use.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")] = 64,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Generates a rollout for every prompt and judges it by keywords; run again, it goes on where it was.
+
+    Example: cliffscope rollout --model organism:cliff --prompts prompts.csv --label harmful --out rollouts.jsonl
+    """
+    from interp.judges import KeywordJudge
+    from interp.prompts import load_prompts
+    from interp.rollout_job import run
+
+    if model is None and endpoint is None:
+        raise CliffscopeError("Give --model, or --endpoint with the URL of a server.")
+    harmful = None if label is None else label is Label.HARMFUL
+    loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
+    options = {"temperature": temperature, "seed": seed, "system": system}
+    job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
+    if endpoint is not None:
+        from interp.endpoint import Endpoint
+
+        with Endpoint(endpoint, model=model, max_tokens=max_new_tokens, **options) as server:  # type: ignore[arg-type]
+            result = run(loaded, server.generate, out, server.settings, **job)
+    else:
+        from interp.cli.session import open_model, require_parent
+        from interp.model_generator import ModelGenerator
+
+        require_parent(out)
+        generator = ModelGenerator(
+            open_model(str(model), device, dtype),
+            max_new_tokens=max_new_tokens,
+            **options,  # type: ignore[arg-type]
+        )
+        result = run(loaded, generator.generate, out, generator.settings, **job)
+    _report(result, out, as_json)
+
+
+def _report(result: Any, out: Path, as_json: bool) -> None:
+    from collections import Counter
+
+    from interp.cli.output import emit
+
+    outcomes = Counter(rollout.outcome for rollout in result.rollouts)
+    unclosed = sum(rollout.response is None for rollout in result.rollouts)
+    payload = {
+        "out": str(out),
+        "rollouts": len(result.rollouts),
+        "generated": result.generated,
+        "resumed": result.resumed,
+        "outcomes": dict(sorted(outcomes.items())),
+        "unclosed_thinking": unclosed,
+    }
+    rows = [("rollouts", len(result.rollouts)), *sorted(outcomes.items()), ("thinking never closed", unclosed)]
+    note = "Nothing to do: it was finished already." if result.was_complete else f"Written to {out}."
+    emit(payload, as_json=as_json, title="Rollouts", rows=rows, note=note)

@@ -1,0 +1,59 @@
+"""Rollouts from a model on this machine, in the form in which `interp.rollout_job` asks for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from interp.model import HookedModel
+from interp.prompts import Prompt
+from interp.rollouts import Rollout
+
+
+@dataclass(frozen=True)
+class ModelGenerator:
+    """Generates rollouts with a `HookedModel`; interventions that are active on it act.
+
+    Attributes:
+        model: The model.
+        max_new_tokens: Most tokens to generate, thinking included.
+        temperature: 0 for the most probable token.
+        seed: A prompt's noise depends on this and the prompt's id alone.
+        system: A system prompt, if any.
+    """
+
+    model: HookedModel
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+    system: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rollouts depend on, beside the prompts."""
+        return {
+            "generator": "model",
+            "model": self.model.name,
+            "fingerprint": self.model.fingerprint,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "system": self.system,
+        }
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """One rollout for each prompt, in the same order.
+
+        Raises:
+            CliffscopeError: If a prompt leaves no room in the model's context.
+        """
+        builder = self.model.transcripts(self.system)
+        transcripts = builder.prompts([prompt.text for prompt in prompts], [prompt.id for prompt in prompts])
+        generated = self.model.generate(
+            transcripts, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
+        )
+        chat = self.model.chat
+        return [
+            prompt.rollout(*chat.split(chat.decode(ids)), model=self.model.name)
+            for prompt, ids in zip(prompts, generated, strict=True)
+        ]

@@ -1,0 +1,133 @@
+"""The picture of the cliff: mean refusal score along the thinking and over the close tokens, and the cliff by layer."""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.files import write_text
+from interp.palette import COLORS, INK, NAMES, band
+from probes.cliff import OUTCOMES, Cliff
+from probes.trajectory import GRID, MeanTrajectory
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def cliff_figure(cliff: Cliff) -> "go.Figure":
+    """Mean trajectories of complied, refused and benign rollouts with 95 % bands; the close tokens enlarged.
+
+    Left the thinking, from its first to its last token; in the middle each close token under its own text, the last
+    being the edge; right, if it was measured, the mean cliff under a probe of each layer.
+    """
+    from plotly.subplots import make_subplots
+
+    has_layers = cliff.by_layer is not None and not cliff.by_layer.empty
+    titles = ["thinking", "close tokens", "mean cliff by layer"]
+    figure = make_subplots(
+        rows=1,
+        cols=3 if has_layers else 2,
+        column_widths=[0.4, 0.3, 0.3] if has_layers else [0.6, 0.4],
+        horizontal_spacing=0.06,
+        subplot_titles=titles if has_layers else titles[:2],
+    )
+    for outcome, curve in cliff.curves.items():
+        _add_curve(figure, outcome, curve)
+    if has_layers:
+        _add_layers(figure, cliff)
+    curves = list(cliff.curves.values())
+    labels = [_token_label(text) for text in curves[0].close_tokens] if curves else []
+    ticks = list(range(-len(labels), 0))
+    figure.update_xaxes(title_text="share of the thinking", range=[0, 1], col=1)
+    figure.update_xaxes(title_text="token (the last is the edge)", tickvals=ticks, ticktext=labels, col=2)
+    figure.update_xaxes(tickfont={"family": "monospace", "size": 13}, col=2)
+    figure.update_yaxes(range=[-0.02, 1.02])
+    figure.update_yaxes(title_text="refusal score", col=1)
+    if has_layers:
+        figure.update_xaxes(title_text="layer of the probe", dtick=1, col=3)
+        figure.update_yaxes(title_text="plateau − edge", range=[-1.02, 1.02], col=3)
+    figure.update_layout(
+        title={"text": f"{cliff.model}: {cliff.verdict} (probe at {cliff.site})", "x": 0.01},
+        template="plotly_white",
+        height=460,
+        legend={"orientation": "h", "y": -0.25},
+        margin={"t": 80, "b": 110},
+    )
+    return figure
+
+
+def write_cliff_html(cliff: Cliff, path: str | os.PathLike[str]) -> None:
+    """Writes the figure with the verdict's evidence as one self-contained page; equal cliffs give equal bytes.
+
+    Raises:
+        CliffscopeError: If the file cannot be written.
+    """
+    from html import escape
+
+    # A fixed element id, or plotly would draw a random one for every file.
+    plot = cliff_figure(cliff).to_html(include_plotlyjs=True, full_html=False, div_id="cliff")
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Cliff of {escape(cliff.model)}</title></head>"
+        '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
+        f"<p>{escape(cliff.evidence)}</p>{plot}</body></html>\n"
+    )
+    write_text(path, page)
+
+
+def _add_curve(figure: "go.Figure", outcome: str, curve: MeanTrajectory) -> None:
+    close = np.arange(-len(curve.close_tokens), 0)
+    _add_band(figure, 1, outcome, curve.thinking, curve.mean[:GRID], curve.low[:GRID], curve.high[:GRID], curve.n)
+    _add_band(figure, 2, outcome, close, curve.mean[GRID:], curve.low[GRID:], curve.high[GRID:])
+
+
+def _add_layers(figure: "go.Figure", cliff: Cliff) -> None:
+    assert cliff.by_layer is not None
+    for outcome in OUTCOMES:
+        mine = cliff.by_layer[cliff.by_layer["outcome"] == outcome]
+        if not mine.empty:
+            layer, mean, low, high = (mine[name].to_numpy() for name in ("layer", "cliff", "low", "high"))
+            _add_band(figure, 3, outcome, layer, mean, low, high)
+    figure.add_hline(y=0, line={"color": INK, "width": 1}, col=3)
+
+
+def _add_band(
+    figure: "go.Figure",
+    col: int,
+    outcome: str,
+    x: np.ndarray,
+    mean: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    n: int | None = None,
+) -> None:
+    """A line with its interval as a band; `n` is given for the trace that stands in the legend."""
+    import plotly.graph_objects as go
+
+    color = COLORS[outcome]
+    bounds = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
+    fill = {"fill": "toself", "fillcolor": band(color), "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_trace(go.Scatter(**bounds, **fill, legendgroup=outcome), row=1, col=col)
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=mean,
+            customdata=np.stack([low, high], axis=1),
+            name=NAMES[outcome] if n is None else f"{NAMES[outcome]} (n = {n})",
+            legendgroup=outcome,
+            showlegend=n is not None,
+            mode="lines" if col == 1 else "lines+markers",
+            line={"color": color, "width": 2.5},
+            hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra>" + NAMES[outcome] + "</extra>",
+        ),
+        row=1,
+        col=col,
+    )
+
+
+def _token_label(text: str) -> str:
+    """A token's text for an axis, with white space made visible and nothing that a browser reads as markup."""
+    from html import escape
+
+    return escape(text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "⋯")
