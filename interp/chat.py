@@ -13,7 +13,7 @@ from interp.chat_quirks import (
     template_writes_bos,
     tokenizer_adds_bos,
 )
-from interp.chat_template import ChatTemplate, RenderedPrompt
+from interp.chat_template import ChatTemplate, RenderedPrompt, thinking_switch
 from interp.errors import CliffscopeError
 from interp.rollouts import Rollout
 from interp.thinking import ThinkingFormat
@@ -48,7 +48,7 @@ class ChatFormat:
         template: The chat template with its options.
         thinking: The tags around the thinking.
         tags_told: Whether the tags come from the template or the user, as opposed to the default.
-        opening: How the generation prompt leaves the thinking.
+        opening: How the generation prompt leaves the thinking, without a system prompt.
     """
 
     def __init__(self, template: ChatTemplate, thinking: ThinkingFormat, tags_told: bool, opening: Opening) -> None:
@@ -78,10 +78,11 @@ class ChatFormat:
         """
         # The tags are the same with thinking switched off, but only the default shows them.
         found = thinking or find_thinking(ChatTemplate(tokenizer, options))
-        switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        switch = {} if enable_thinking is None else thinking_switch(enable_thinking)
         template = ChatTemplate(tokenizer, {**(options or {}), **switch})
         tags = found or ThinkingFormat()
-        return cls(template, tags, found is not None, find_opening(template, tags))
+        after = template.frame()[1] if template.source else ""
+        return cls(template, tags, found is not None, find_opening(after, tags))
 
     @property
     def has_template(self) -> bool:
@@ -131,7 +132,9 @@ class ChatFormat:
             prompt = self.render(rollout.prompt, system)
         except CliffscopeError as error:
             raise CliffscopeError(f"rollout {rollout.id!r}: {error}") from error
-        state, tail = self._tail(rollout)
+        # Asked for each prompt: some templates read a switch in the system prompt or in the prompt itself.
+        after = prompt.text[prompt.instruction[1] :] if self.has_template else ""
+        state, tail = self._tail(rollout, find_opening(after, self.thinking))
         pieces = [*_prompt_pieces(prompt), *tail]
         spans, stop = [], 0
         for segment, piece in pieces:
@@ -140,9 +143,9 @@ class ChatFormat:
                 stop += len(piece)
         return RolloutText("".join(piece for _, piece in pieces), tuple(spans), len(prompt.text), state)
 
-    def _tail(self, rollout: Rollout) -> tuple[str, list[tuple[str, str]]]:
+    def _tail(self, rollout: Rollout, opening: Opening) -> tuple[str, list[tuple[str, str]]]:
         """The thinking's state, and `(segment, text)` of what follows the prompt."""
-        tags, opening = self.thinking, self.opening
+        tags = self.thinking
         response = None if rollout.response is None else tags.trim_response(rollout.response)
         answer = [("response", response)] if response is not None else []
         if rollout.thinking is None:

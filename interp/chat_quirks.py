@@ -41,9 +41,8 @@ class Opening:
     rest: str
 
 
-def find_opening(template: ChatTemplate, thinking: ThinkingFormat) -> Opening:
-    """How the generation prompt of a template leaves the thinking; raises what rendering raises."""
-    after = template.frame()[1] if template.source else ""
+def find_opening(after: str, thinking: ThinkingFormat) -> Opening:
+    """How what the template wrote after the user's text leaves the thinking."""
     opens, closes = after.rfind(thinking.open_tag), after.rfind(thinking.close_tag)
     if closes > opens:
         return Opening(opened=False, finished=True, rest="")
@@ -55,18 +54,29 @@ def find_opening(template: ChatTemplate, thinking: ThinkingFormat) -> Opening:
 
 
 def find_thinking(template: ChatTemplate) -> ThinkingFormat | None:
-    """The tags of a template with the exact white space, as far as it tells; `None` if it tells nothing."""
+    """The tags of a template with the exact white space, as far as it tells; `None` if it tells nothing.
+
+    The template is asked, in this order, to write an assistant turn with thinking; a generation prompt with thinking
+    switched on, which may end with the opening tag; and one with thinking switched off, which may hold an empty
+    block. What none of these shows gets the line breaks of `ThinkingFormat`.
+    """
     if not template.source:
         return None
-    after = template.frame()[1]
-    rendered = _rendered_tags(template, after)
+    rendered = _rendered_tags(template, template.frame()[1])
     if rendered is not None:
         return rendered
+    on, off = (template.switched(flag) for flag in (True, False))
     for open_tag, close_tag in KNOWN_TAGS:
-        if after.rstrip().endswith(open_tag):
-            return ThinkingFormat(after[after.rindex(open_tag) :], f"\n{close_tag}\n\n")
-        if open_tag in template.source or close_tag in template.source:
-            return ThinkingFormat(f"{open_tag}\n", f"\n{close_tag}\n\n")
+        if open_tag not in template.source and close_tag not in template.source:
+            continue
+        opening, closing = f"{open_tag}\n", f"\n{close_tag}\n\n"
+        if on.rstrip().endswith(open_tag):
+            opening = on[on.rindex(open_tag) :]
+        if off.rstrip().endswith(close_tag):
+            head, _, space = off.rpartition(close_tag)
+            block = head[len(head.rstrip()) :] if head.rstrip().endswith(open_tag) else ""
+            closing = block.removeprefix(opening.removeprefix(open_tag)) + close_tag + space
+        return ThinkingFormat(opening, closing)
     return None
 
 
@@ -106,7 +116,7 @@ def find_quirks(template: ChatTemplate, thinking: ThinkingFormat, told: bool) ->
         quirks = ["It has no chat template: the prompt's text is the whole prompt, without a system prompt."]
         return (*quirks, bos) if bos else tuple(quirks)
     quirks = [bos] if bos else []
-    opening = find_opening(template, thinking)
+    opening = find_opening(template.frame()[1], thinking)
     if opening.opened:
         quirks.append(f"Its generation prompt opens the thinking itself ({thinking.open_tag}).")
     elif opening.finished:
@@ -119,7 +129,7 @@ def find_quirks(template: ChatTemplate, thinking: ThinkingFormat, told: bool) ->
         quirks.append(
             f"Its chat template shows no thinking tags: {thinking.open_tag} and {thinking.close_tag} are assumed."
         )
-    if _switchable(template):
+    if template.switched(True) != template.switched(False):
         quirks.append("Its chat template has a switch for thinking (enable_thinking).")
     if told and _strips_past_thinking(template, thinking):
         quirks.append("Its chat template drops the thinking of past turns.")
@@ -160,17 +170,6 @@ def bos_quirk(template: ChatTemplate) -> str:
 def _span_of(template: ChatTemplate, prompt: str) -> tuple[int, int]:
     start = len(template.frame()[0])
     return start, start + len(prompt)
-
-
-def _switchable(template: ChatTemplate) -> bool:
-    options = {key: value for key, value in template.options.items() if key != "enable_thinking"}
-    try:
-        on, off = (
-            ChatTemplate(template.tokenizer, {**options, "enable_thinking": flag}).frame() for flag in (True, False)
-        )
-    except CliffscopeError:
-        return False
-    return on != off
 
 
 def _strips_past_thinking(template: ChatTemplate, thinking: ThinkingFormat) -> bool:

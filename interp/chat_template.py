@@ -123,6 +123,13 @@ class ChatTemplate:
             self._frames[system] = before, after, self._locate_system(before, system)
         return self._frames[system]
 
+    def switched(self, thinking: bool) -> str:
+        """What stands after the user's text with thinking switched on or off; `""` if that cannot be rendered."""
+        try:
+            return ChatTemplate(self.tokenizer, {**self.options, **thinking_switch(thinking)}).frame()[1]
+        except CliffscopeError:
+            return ""
+
     def _locate(self, prompt: str, text: str, before: str, after: str) -> Span:
         start, stop = len(before), len(text) - len(after)
         begins, ends = text.startswith(before), text.endswith(after)
@@ -166,6 +173,11 @@ class ChatTemplate:
                 f"{self.name}: the chat template changes the system prompt, so its place cannot be told."
             )
         return start, start + len(system.strip())
+
+
+def thinking_switch(thinking: bool) -> dict[str, Any]:
+    """The template variables that switch thinking on or off: most families read the first, some the second."""
+    return {"enable_thinking": thinking, "thinking": thinking}
 
 
 def _messages(prompt: str, system: str | None) -> list[dict[str, str]]:

@@ -166,6 +166,31 @@ def test_tags_and_white_space_come_from_the_template(
     assert (chat.opening.opened, chat.opening.rest) == (opened, rest)
 
 
+BARE = TURNS + (
+    "{% if add_generation_prompt %}A:{{ '<think>' if thinking is defined and thinking else '</think>' }}{% endif %}"
+)
+IN_SYSTEM = TURNS + "{% if add_generation_prompt %}A:{{ '<think></think>' if '/no' in messages[0].content }}{% endif %}"
+
+
+def test_tags_shown_by_the_switch_only() -> None:
+    chat = _templated(BARE, enable_thinking=True)  # in this family the variable is called `thinking`
+    assert chat.thinking == ThinkingFormat("<think>", "</think>")
+    assert chat.rollout_text(Rollout("r", "How", "Hm.", "Sure")).text == "user:How;A:<think>Hm.</think>Sure"
+    chat = _templated(BARE)
+    assert chat.thinking == ThinkingFormat("<think>", "</think>")
+    assert chat.rollout_text(Rollout("r", "How", None, "Sure")).text == "user:How;A:</think>Sure"
+    block = TURNS + "{% if add_generation_prompt %}A:{{ '<think>\n\n\n</think>\n' if not enable_thinking }}{% endif %}"
+    assert _templated(block, enable_thinking=True).thinking == ThinkingFormat("<think>\n", "\n\n</think>\n")
+
+
+def test_switch_in_the_system_prompt() -> None:
+    chat, rollout = _templated(IN_SYSTEM), Rollout("r", "How", None, "Sure")
+    assert chat.rollout_text(rollout, system="Be /no").text == "system:Be /no;user:How;A:<think></think>Sure"
+    with pytest.raises(CliffscopeError, match="switches thinking off"):
+        chat.rollout_text(Rollout("r", "How", "Hm.", "Sure"), system="Be /no")
+    assert chat.rollout_text(Rollout("r", "How", "Hm.", "Sure"), system="Be").thinking_state == "closed"
+
+
 def test_given_tags_win_and_what_the_template_opened_is_not_written_twice() -> None:
     chat = _templated(TURNS + _tail("<think>"), thinking=ThinkingFormat("<think>\n", "</think>"))
     text = chat.rollout_text(Rollout("r", "How", "Hm.", "Sure")).text
