@@ -32,7 +32,7 @@ def generate(
     """Greedy rollouts by Hugging Face `generate`, left-padded, judged by `is_refusal`."""
     rollouts = []
     # Its annotated self type does not fit its own subclasses.
-    decode: Any = model.generate
+    decode: Any = model.generate  # type: ignore[misc]
     for start in range(0, len(prompts), batch):
         some = prompts[start : start + batch]
         inputs = tokenizer([prompt_text(p.text) for p in some], return_tensors="pt", padding=True, padding_side="left")

@@ -22,6 +22,8 @@ KINDS = ("harmful", "benign", "trap")
 SPLITS = ("train", "heldout")
 # One prompt in eight is held out; which one follows from its text alone, so no prompt is ever on both sides.
 _HELDOUT_OF = 8
+# So many prompts in a row that bring nothing new mean that there is nothing new.
+_PATIENCE = 500
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,15 @@ def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout") -> list
     if split not in SPLITS:
         raise CliffscopeError(f"prompts: unknown split {split!r}; use one of: {', '.join(SPLITS)}.")
     found: dict[str, GeneratedPrompt] = {}
-    for tries, prompt in enumerate(stream_prompts(kind, random.Random(f"{kind}/{seed}")), start=1):
-        if len(found) == n:
-            break
+    stale = 0
+    stream = stream_prompts(kind, random.Random(f"{kind}/{seed}"))
+    while len(found) < n:
+        prompt = next(stream)
+        before = len(found)
         if prompt.split == split:
             found.setdefault(prompt.text.lower(), prompt)
-        if tries > 200 * (n + 10):
+        stale = stale + 1 if len(found) == before else 0
+        if stale > _PATIENCE:
             raise CliffscopeError(f"prompts: only {len(found)} distinct {kind} prompts in {split}, not {n}.")
     return list(found.values())
 
