@@ -115,8 +115,10 @@ class Endpoint:
         """
         if self.model is not None:
             return self.model
-        answer = self._request("GET", "models", None, Event())
-        models = answer.get("data")
+        try:
+            models = self._request("GET", "models", None, Event()).get("data")
+        except CliffscopeError as error:
+            raise CliffscopeError(f"{error} (It was asked for the model's name; you can also give that.)") from error
         if not isinstance(models, list):
             raise self._error("its list of models makes no sense; give the model's name")
         names = [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
