@@ -1,7 +1,6 @@
 """Chat formats: rendering, tags found in templates, quirks, and cutting generated text."""
 
 import pytest
-from chat_tokenizers import KINDS, STYLES, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -9,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from interp.chat import ChatFormat, ThinkingFormat
 from interp.errors import CliffscopeError
 from interp.rollouts import Rollout
+from tests.interp.chat_tokenizers import KINDS, STYLES, make
 
 TAGS = ["<think>", "</think>", "<think>\n", "\n</think>\n\n", "\n", " ", "</thi", "Sure", "I should"]
 texts = st.lists(st.one_of(st.sampled_from(TAGS), st.text(max_size=6)), max_size=8).map("".join)

@@ -81,7 +81,7 @@ def test_token_indices(transcript: Transcript, index: int) -> None:
     "name",
     ["", "edge", "think", "think:", "think:1.5", "think:-0.1", "think:nan", "think:inf", "think:25%", "close",
      "close:", "close:x", "close:1.5", "thinking:0.5", "answer:0", "inst:0", "post_inst:-1", "1.5", "close:-1:0",
-     True, None, 0.5],
+     True],
 )  # fmt: skip
 def test_bad_names_list_the_good_ones(name: Any) -> None:
     transcript = _transcript(["instruction"], ["thinking", "close", "response"])

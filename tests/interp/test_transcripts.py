@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from chat_tokenizers import KINDS, STYLES, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -12,6 +11,7 @@ from interp.chat import ChatFormat, ThinkingFormat
 from interp.errors import CliffscopeError
 from interp.rollouts import Rollout
 from interp.transcripts import Transcript, TranscriptBuilder
+from tests.interp.chat_tokenizers import KINDS, STYLES, make
 
 pairs = pytest.mark.parametrize(("style", "kind"), [(style, kind) for style in STYLES for kind in KINDS])
 
