@@ -1,0 +1,13 @@
+"""Settings of all tests: offline, seeded by each test, shapes in signatures checked at run time."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import jaxtyping
+
+import tests.shapes  # noqa: F401  # the hook finds it by name
+
+# Before anything of the packages is imported.
+jaxtyping.install_import_hook(["interp", "probes"], "tests.shapes.typechecked")
