@@ -24,7 +24,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="The run's folder.")] = Path("runs/demo"),
     model: Annotated[str, typer.Option("--model", help="organism:cliff or organism:aligned.")] = "organism:cliff",
     n_harmful: Annotated[int, typer.Option("--n-harmful", min=16, help="Harmful prompts.")] = 200,
-    n_benign: Annotated[int, typer.Option("--n-benign", min=16, help="Benign prompts; a quarter are traps.")] = 160,
+    n_benign: Annotated[int, typer.Option("--n-benign", min=16, help="Benign prompts, traps among them.")] = 160,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -53,16 +53,14 @@ def demo(
 
 
 def demo_prompts(n_harmful: int, n_benign: int, seed: int) -> "PromptSet":
-    """Prompts of the organisms' held-out side, which no organism was trained on; a quarter of the benign are traps."""
+    """Prompts of the organisms' held-out side, which no organism was trained on; some of the benign are traps."""
     from interp.organisms import sample_prompts
     from interp.prompts import Prompt, PromptSet
 
-    n_traps = n_benign // 4
-    counts = {"harmful": n_harmful, "benign": n_benign - n_traps, "trap": n_traps}
-    generated = [p for kind, n in counts.items() for p in sample_prompts(kind, n, seed=seed, split="heldout")]
+    counts = {"harmful": n_harmful, "benign": n_benign}
+    generated = [prompt for kind, n in counts.items() for prompt in sample_prompts(kind, n, seed=seed)]
     source = "organism grammar, held-out side"
-    prompts = tuple(Prompt(p.id, p.text, p.harmful, p.category, source) for p in generated)
-    return PromptSet(prompts, source)
+    return PromptSet(tuple(Prompt(p.id, p.text, p.harmful, p.category, source) for p in generated), source)
 
 
 def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) -> "Sequence[Rollout]":
