@@ -197,8 +197,8 @@ def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, counts: ArrayLike) -> 
 def percentile_bounds(samples: ArrayLike, confidence: float = 0.95) -> tuple[Array, Array]:
     """The percentile bounds of bootstrap samples along the last axis: `(low [...], high [...])`."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.asarray(samples, dtype=np.float64), [tail, 1 - tail], axis=-1)
-    return low, high
+    bounds = np.quantile(np.asarray(samples, dtype=np.float64), [tail, 1 - tail], axis=-1)
+    return bounds[0, ...], bounds[1, ...]
 
 
 def bootstrap_interval(
@@ -285,9 +285,7 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Int
     return Interval(low, high)
 
 
-def score_interval_of_auroc(
-    area: float, n_positive: int, n_negative: int, confidence: float = 0.95
-) -> Interval:
+def score_interval_of_auroc(area: float, n_positive: int, n_negative: int, confidence: float = 0.95) -> Interval:
     """Newcombe's score-type interval of an AUROC (Statistics in Medicine 2006, method 5).
 
     It solves |θ − area| = z · se(θ) with the Hanley–McNeil variance, both class sizes replaced by their mean;

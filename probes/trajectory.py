@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.batching import Batch
@@ -185,6 +186,6 @@ def average(trajectories: Sequence[Trajectory], *, seed: int = 0, resamples: int
     )
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: ArrayLike) -> np.ndarray:
     """σ, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(logits))))

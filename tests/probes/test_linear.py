@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_activations import planted
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from interp.errors import CliffscopeError
 from probes.linear import LinearProbe
+from tests.probes.planted_activations import planted
 
 
 @pytest.mark.parametrize("method", ["logistic", "mean-difference"])

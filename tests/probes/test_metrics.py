@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_activations import planted
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from interp.errors import CliffscopeError
 from probes.linear import LinearProbe
 from probes.metrics import ProbeMetrics
+from tests.probes.planted_activations import planted
 
 
 def test_figures_of_a_probe_agree_with_scikit_learn_and_lie_in_their_intervals():

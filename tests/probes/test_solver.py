@@ -3,22 +3,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_activations import planted
 from sklearn.linear_model import LogisticRegression
 
 from interp.errors import CliffscopeError
 from probes.fitting import class_weights, standardize
-from probes.solver import Kernel, Solution, solve
+from probes.solver import Basis, Solution, solve
+from tests.probes.planted_activations import planted
 
 
 def solved(features, labels, C, weights=None, **kwargs):
     """One cell `[n, d]` and labels `[n, problem]`: weights `[problem, d]`, biases, and the solution."""
-    y = labels.double()
-    s = torch.ones_like(y) if weights is None else weights.double()
-    kernel = Kernel(features[None])
-    strength = torch.as_tensor(C, dtype=torch.float64).expand(1, y.shape[1])
-    solution = solve(kernel, y, s, strength, **kwargs)
-    return kernel.weight(solution.dual)[0], solution.bias[0], solution
+    y = labels.double().mT
+    s = torch.ones_like(y) if weights is None else weights.double().mT
+    basis = Basis(features[None])
+    strength = torch.as_tensor(C, dtype=torch.float64).expand(1, len(y))
+    solution = solve(basis, y, s, strength, **kwargs)
+    return basis.weight(solution.rotated)[0], solution.bias[0], solution
 
 
 def by_scikit_learn(features, labels, C, weight=None):
@@ -62,7 +62,7 @@ def test_balanced_weights_agree_with_scikit_learn(share):
     activations, labels, _ = planted(150, 40, share=share, gap=1.5)
     features = standardize(activations[None])[0][0]
     y = labels[:, None].double()
-    weight, bias, _ = solved(features, y, 0.1, class_weights(y, torch.ones_like(y), balanced=True))
+    weight, bias, _ = solved(features, y, 0.1, class_weights(y.mT, torch.ones_like(y.mT), balanced=True).mT)
     reference = LogisticRegression(C=0.1, tol=1e-10, class_weight="balanced", solver="newton-cholesky")
     reference.fit(features.numpy(), labels.numpy())
     assert relative_error(weight[0], torch.as_tensor(reference.coef_[0])) < 1e-3
@@ -99,11 +99,11 @@ def test_many_problems_equal_one_at_a_time():
 
 def test_many_cells_equal_one_at_a_time():
     cells = torch.stack([standardize(planted(50, 70, seed=seed)[0][None])[0][0] for seed in range(4)])
-    y = planted(50, 70)[1][:, None].double()
-    kernel, C = Kernel(cells), torch.full((1, 1), 0.1)
-    together = kernel.weight(solve(kernel, y, torch.ones_like(y), C).dual)
+    y = planted(50, 70)[1][None].double()
+    basis, C = Basis(cells), torch.full((1, 1), 0.1)
+    together = basis.weight(solve(basis, y, torch.ones_like(y), C).rotated)
     for cell in range(4):
-        alone, _, _ = solved(cells[cell], y, 0.1)
+        alone, _, _ = solved(cells[cell], y.mT, 0.1)
         torch.testing.assert_close(together[cell], alone, rtol=1e-5, atol=1e-8)
 
 
@@ -114,8 +114,7 @@ def test_a_rollout_of_weight_zero_is_left_out_and_still_scored():
     weight, bias, solution = solved(features, labels[:, None], 0.1, kept[:, None])
     alone, alone_bias, _ = solved(features[kept], labels[kept][:, None], 0.1)
     torch.testing.assert_close(weight, alone, rtol=1e-5, atol=1e-9)
-    torch.testing.assert_close(solution.logits[0, :, 0], features @ alone[0] + alone_bias, rtol=1e-5, atol=1e-6)
-    assert (solution.dual[0, :15] == 0).all()
+    torch.testing.assert_close(solution.logits[0, 0], features @ alone[0] + alone_bias, rtol=1e-5, atol=1e-6)
     assert float(bias[0]) == pytest.approx(float(alone_bias[0]), rel=1e-5, abs=1e-8)
 
 
