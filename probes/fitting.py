@@ -3,7 +3,7 @@
 The penalty strength is chosen by cross-validation over `C_GRID`: the folds are stratified and never part the
 rollouts of one prompt; the C with the smallest held-out log loss (classes balanced) wins, the smaller C on a
 tie. Features are standardized once with all training rollouts, not in each fold again: standardization sees no
-labels, and one Gram matrix then serves every fold.
+labels, and one decomposition then serves every fold.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from interp.errors import CliffscopeError
-from probes.solver import TOLERANCE, Kernel, Solution, solve
+from probes.solver import TOLERANCE, Basis, Solution, solve
 
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Strengths tried by cross-validation, in scikit-learn's convention, on standardized features."""
@@ -25,7 +25,7 @@ C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 N_FOLDS = 5
 
 _CV_TOLERANCE = 1e-3
-_CHUNK_BYTES = 64_000_000
+_CHUNK_BYTES = 8_000_000  # small cells are solved in batches, large ones alone: so each stays in the cache
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ def fit_logistic(
     if C == "cv" and folds is None:
         raise CliffscopeError("C='cv' needs the fold of each rollout; pass folds or a fixed C.")
     n, d = activations.shape[1:]
-    # A cell holds its features three times over while it is standardized, and its Gram matrix, in float64.
     step = max(1, _CHUNK_BYTES // (8 * n * (n + 3 * d)))
     parts = [
         _fit_chunk(activations[i : i + step], labels, strengths, balanced, folds if C == "cv" else None)
@@ -93,15 +92,15 @@ def _fit_chunk(
 ) -> Fits:
     """`fit_logistic` for cells that are solved together."""
     features, mean, scale = standardize(activations)
-    kernel = Kernel(features)
-    y = labels.to(features)
-    cells, problems = len(features), labels.shape[1]
+    basis = Basis(features)
+    y = labels.mT.to(features)
+    cells, problems = len(features), len(y)
     if folds is None:
         chosen = torch.full((cells, problems), float(strengths[0]), dtype=y.dtype, device=y.device)
     else:
-        chosen = choose_strength(kernel, y, folds, strengths, balanced)
-    optimum = solve(kernel, y, class_weights(y, torch.ones_like(y), balanced), chosen, tolerance=TOLERANCE)
-    weight = kernel.weight(optimum.dual) / scale[:, None, :]
+        chosen = choose_strength(basis, y, folds, strengths, balanced)
+    optimum = solve(basis, y, class_weights(y, torch.ones_like(y), balanced), chosen, tolerance=TOLERANCE)
+    weight = basis.weight(optimum.rotated) / scale[:, None, :]
     return Fits(weight, optimum.bias - (weight @ mean[..., None])[..., 0], chosen)
 
 
@@ -113,54 +112,52 @@ def standardize(
     A feature that is constant up to rounding keeps its scale (standard deviation 1) and so gets weight 0.
     """
     device = torch.device("cpu") if activations.device.type == "mps" else activations.device
-    values = activations.to(device=device).to(torch.float64)
+    values = activations.to(device=device).to(torch.float64, copy=True, memory_format=torch.contiguous_format)
     mean = values.mean(1, keepdim=True)
-    centred = values - mean
-    scale = centred.square().mean(1, keepdim=True).sqrt()
+    values -= mean
+    scale = torch.linalg.vector_norm(values, dim=1, keepdim=True) / values.shape[1] ** 0.5
     scale = torch.where(scale <= 1e-10 * mean.abs(), 1.0, scale)
-    return centred / scale, mean[:, 0], scale[:, 0]
+    values /= scale
+    return values, mean[:, 0], scale[:, 0]
 
 
 def class_weights(
-    y: Float[Tensor, "n problem"], included: Float[Tensor, "n problem"], balanced: bool
-) -> Float[Tensor, "n problem"]:
+    y: Float[Tensor, "problem n"], included: Float[Tensor, "problem n"], balanced: bool
+) -> Float[Tensor, "problem n"]:
     """The weight of each rollout: `included` (0 or 1), times n / (2 n_class) if balanced."""
     if not balanced:
         return included
-    total = included.sum(0)
-    positive = (included * y).sum(0)
+    total = included.sum(-1, keepdim=True)
+    positive = (included * y).sum(-1, keepdim=True)
     return included * torch.where(y > 0, total / (2 * positive), total / (2 * (total - positive)))
 
 
 def choose_strength(
-    kernel: Kernel,
-    y: Float[Tensor, "n problem"],
+    basis: Basis,
+    y: Float[Tensor, "problem n"],
     folds: NDArray[np.int64],
     grid: tuple[float, ...],
     balanced: bool,
 ) -> Float[Tensor, "cell problem"]:
     """The C of the smallest held-out log loss for every cell and labelling; the smaller one on a tie."""
-    n, problems = y.shape
+    problems, n = y.shape
     numbers = np.unique(folds)
     if len(numbers) < 2:
         raise CliffscopeError("C='cv' needs at least 2 folds; pass a fixed C for so few prompts.")
-    held = torch.as_tensor(folds[:, None] == numbers[None, :]).to(y)  # [n, fold]
-    labels = y[:, :, None].expand(n, problems, len(numbers)).reshape(n, -1)
-    left_out = held[:, None, :].expand(n, problems, len(numbers)).reshape(n, -1)
+    held = torch.as_tensor(folds[None, :] == numbers[:, None]).to(y)  # [fold, n]
+    labels = y.repeat_interleave(len(numbers), 0)  # one problem for each labelling and fold
+    left_out = held.repeat(problems, 1)
     weights = class_weights(labels, 1 - left_out, balanced)
-    judged = left_out * class_weights(y, torch.ones_like(y), balanced).repeat_interleave(len(numbers), 1)
-    losses, last = [], None
-    for C in grid:
-        strength = torch.full((1, labels.shape[1]), float(C), dtype=y.dtype, device=y.device)
-        last = _solved_from(kernel, labels, weights, strength, last)
-        loss = (judged * softplus((1 - 2 * labels) * last.logits)).sum(-2)
+    judged = left_out * class_weights(y, torch.ones_like(y), balanced).repeat_interleave(len(numbers), 0)
+    losses: list[Tensor] = []
+    solution: Solution | None = None
+    for C in grid:  # a path of rising C, each rung started from the one before
+        strength = torch.full((1, len(labels)), float(C), dtype=y.dtype, device=y.device)
+        solution = solve(basis, labels, weights, strength, tolerance=_CV_TOLERANCE, start=solution)
+        loss = (judged * softplus((1 - 2 * labels) * solution.logits)).sum(-1)
         losses.append(loss.unflatten(-1, (problems, len(numbers))).sum(-1) / n)
     table = torch.stack(losses, -1)  # [cell, problem, C]
     best = table.amin(-1, keepdim=True)
-    first = (table <= best * (1 + 1e-3)).to(torch.int64).argmax(-1)
+    # The losses are known to about the tolerance: what lies closer together is a tie.
+    first = (table <= best * (1 + _CV_TOLERANCE)).to(torch.int64).argmax(-1)
     return torch.tensor(grid, dtype=y.dtype, device=y.device)[first]
-
-
-def _solved_from(kernel: Kernel, labels: Tensor, weights: Tensor, strength: Tensor, last: Solution | None) -> Solution:
-    """One rung of the path of rising C, started from the rung before."""
-    return solve(kernel, labels, weights, strength, tolerance=_CV_TOLERANCE, start=last)

@@ -71,7 +71,7 @@ class LinearProbe:
         activations: Float[Tensor, "n d_model"],
         labels: ArrayLike | Tensor,
         *,
-        method: Method = "logistic",
+        method: str = "logistic",
         C: float | Literal["cv"] = "cv",
         balanced: bool = True,
         seed: int = 0,
@@ -95,16 +95,17 @@ class LinearProbe:
             CliffscopeError: If activations hold NaN or infinity, or labels have one class only, are fewer than
                 8, or do not match.
         """
-        if activations.ndim != 2:
-            raise CliffscopeError(f"activations: expected [n, d_model], found {list(activations.shape)}.")
         n = len(activations)
         y = check_labels(labels, n)
         check_activations(activations, ids)
         target = torch.as_tensor(y)[:, None]
         facts: dict[str, Any] = {"n": n, "n_positive": int(y.sum()), "balanced": balanced}
+        kind: Method
         if method == "mean-difference":
+            kind = "mean-difference"
             fits: Fits = fit_mean_difference(activations[None], target, balanced=balanced)
         elif method == "logistic":
+            kind = "logistic"
             folds = None
             if C == "cv":
                 folds = folds_by_prompt(y, prompts or [str(i) for i in range(n)], N_FOLDS, seed)
@@ -113,7 +114,7 @@ class LinearProbe:
             facts["C"] = float(fits.C[0, 0])
         else:
             raise CliffscopeError(f"method: expected 'logistic' or 'mean-difference', found {method!r}.")
-        return cls(fits.weight[0, 0], float(fits.bias[0, 0]), method=method, training=facts)
+        return cls(fits.weight[0, 0], float(fits.bias[0, 0]), method=kind, training=facts)
 
     def at(
         self,

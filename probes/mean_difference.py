@@ -39,7 +39,7 @@ def fit_mean_difference(
     projection = (h @ direction.mT) - middle[:, None]  # [cell, n, problem]
     spread = projection.square().mean(1).sqrt()
     signed = (2 * y - 1) * projection / spread[:, None]
-    slope = _slope(signed, class_weights(y, torch.ones_like(y), balanced)) / spread
+    slope = _slope(signed, class_weights(y.mT, torch.ones_like(y.mT), balanced).mT) / spread
     return Fits(slope[..., None] * direction, -slope * middle, torch.ones_like(slope))
 
 
