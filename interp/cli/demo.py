@@ -40,27 +40,17 @@ def demo(
 
     start = time.perf_counter()
     from interp.cli.session import open_model, require_parent
+    from interp.organisms.prompt_set import heldout_prompts
 
     require_parent(out / "summary.json")
     hooked = open_model(model, device, dtype)
-    prompts = demo_prompts(n_harmful, n_benign, seed)
+    prompts = heldout_prompts(n_harmful, n_benign, seed)
     rollouts = _roll_out(hooked, prompts, out / "rollouts.jsonl", seed)
     probe = _probe(hooked, rollouts, out, seed)
     cliff = _measure(hooked, probe, rollouts, out, seed)
     summary = _summary(model, rollouts, probe, cliff)
     summary["seconds"] = round(time.perf_counter() - start, 1)
     _finish(summary, cliff, out, as_json)
-
-
-def demo_prompts(n_harmful: int, n_benign: int, seed: int) -> "PromptSet":
-    """Prompts of the organisms' held-out side, which no organism was trained on; some of the benign are traps."""
-    from interp.organisms import sample_prompts
-    from interp.prompts import Prompt, PromptSet
-
-    counts = {"harmful": n_harmful, "benign": n_benign}
-    generated = [prompt for kind, n in counts.items() for prompt in sample_prompts(kind, n, seed=seed)]
-    source = "organism grammar, held-out side"
-    return PromptSet(tuple(Prompt(p.id, p.text, p.harmful, p.category, source) for p in generated), source)
 
 
 def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) -> "Sequence[Rollout]":
