@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -138,15 +138,38 @@ class Endpoint:
                 request (it says why), or what it answers is not a chat completion.
         """
         name, _ = self.model_name, self._client  # made here, not by several threads at once
+        waiting: SimpleQueue[tuple[int, Prompt]] = SimpleQueue()
+        for item in enumerate(prompts):
+            waiting.put(item)
+        answered: SimpleQueue[tuple[int, Rollout | Exception]] = SimpleQueue()
         stop = Event()
-        pool = ThreadPoolExecutor(min(self.concurrency, max(len(prompts), 1)))
-        futures = [pool.submit(self._complete, prompt, name, stop) for prompt in prompts]
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    index, prompt = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    answered.put((index, self._complete(prompt, name, stop)))
+                except Exception as error:
+                    answered.put((index, error))
+
+        # Daemons and not a pool, whose threads the program would wait for at its end: after a failure that would
+        # be until the last request under way is answered.
+        for _ in range(min(self.concurrency, len(prompts))):
+            Thread(target=work, daemon=True).start()
+        rollouts: dict[int, Rollout] = {}
         try:
-            return [future.result() for future in futures]
+            while len(rollouts) < len(prompts):
+                index, outcome = answered.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                rollouts[index] = outcome
         finally:
             # After a failure nothing more is begun or tried again, and it is reported at once.
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        return [rollouts[index] for index in range(len(prompts))]
 
     def _complete(self, prompt: Prompt, model: str, stop: Event) -> Rollout:
         messages = [{"role": "system", "content": self.system}] if self.system is not None else []

@@ -32,7 +32,7 @@ class JobLog:
         """Opens or makes the log at `path` of the job that writes `out`, and locks it until the block ends.
 
         The lock is the operating system's: it ends with the process, also when that is killed. A log in which
-        nothing was written is removed.
+        nothing finished stands is removed.
 
         Raises:
             CliffscopeError: If another process holds the lock, or the log cannot be written or is damaged.
@@ -50,7 +50,7 @@ class JobLog:
                 yield log
             finally:
                 # Removed while still locked, so that no other run can have begun to write into it.
-                if log._discarded or os.fstat(descriptor).st_size == 0:
+                if log._discarded or not log.rows:
                     path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
@@ -72,11 +72,13 @@ class JobLog:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         data = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
+        before = os.fstat(self._descriptor).st_size
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
             os.fsync(self._descriptor)
         except OSError as error:
+            os.ftruncate(self._descriptor, before)  # no half line; a log in which nothing stands is removed
             raise CliffscopeError(
                 f"{self.out}: cannot be written ({error.strerror or error}); what was finished before is kept: "
                 "make room and run the same command again."

@@ -35,9 +35,7 @@ class Table:
     rows: Callable[[], Rows]
 
 
-def open_table(
-    path_or_id: str | os.PathLike[str], config: str | None = None, split: str | None = None
-) -> Table:
+def open_table(path_or_id: str | os.PathLike[str], config: str | None = None, split: str | None = None) -> Table:
     """Opens a file by its extension, a folder or a hub id by the `datasets` library.
 
     Raises:
@@ -52,9 +50,7 @@ def open_table(
     if not path.exists():
         raise CliffscopeError(f"{name}: no such file (a hub data set is named owner/name).")
     if path.suffix.lower() not in _OPENERS:
-        raise CliffscopeError(
-            f"{name}: unknown kind of file {path.suffix!r}; prompts come as {', '.join(_OPENERS)}."
-        )
+        raise CliffscopeError(f"{name}: unknown kind of file {path.suffix!r}; prompts come as {', '.join(_OPENERS)}.")
     try:
         if path.stat().st_size == 0:
             raise CliffscopeError(f"{name}: the file is empty.")
@@ -144,9 +140,7 @@ def _open_json(name: str, path: Path) -> Table:
     if not content:
         raise CliffscopeError(f"{name}: no prompts in it.")
     columns = dict.fromkeys(key for row in content for key in row)
-    return Table(
-        name, path.name, list(columns), lambda: ((f"item {n}", row) for n, row in enumerate(content, 1))
-    )
+    return Table(name, path.name, list(columns), lambda: ((f"item {n}", row) for n, row in enumerate(content, 1)))
 
 
 def _open_parquet(name: str, path: Path) -> Table:
@@ -167,9 +161,7 @@ def _open_parquet(name: str, path: Path) -> Table:
                         number += 1
                         yield f"row {number}", row
         except (pa.ArrowInvalid, OSError) as error:
-            raise CliffscopeError(
-                f"{name}, after row {number}: broken Parquet ({_one_line(error)})."
-            ) from error
+            raise CliffscopeError(f"{name}, after row {number}: broken Parquet ({_one_line(error)}).") from error
 
     return Table(name, path.name, columns, rows)
 
@@ -211,9 +203,7 @@ def _open_dataset(name: str, path: Path, config: str | None, split: str | None) 
             raise CliffscopeError(f"{name}: has the splits {', '.join(map(repr, loaded))}; name one of them.")
         loaded = next(iter(loaded.values()))
     short = path.resolve().name if local else name
-    return Table(
-        name, short, loaded.column_names, lambda: ((f"row {n}", dict(row)) for n, row in enumerate(loaded, 1))
-    )
+    return Table(name, short, loaded.column_names, lambda: ((f"row {n}", dict(row)) for n, row in enumerate(loaded, 1)))
 
 
 def _one_line(error: BaseException, width: int = 200) -> str:

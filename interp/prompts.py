@@ -144,8 +144,7 @@ def load_prompts(
             prompt = Prompt(_content_id(prompt.text, copies[prompt.text]), *astuple(prompt)[1:])
         if prompt.id in seen:
             raise CliffscopeError(
-                f"{table.name}, {where}: the id {prompt.id!r} is already on {seen[prompt.id]}; "
-                "ids must differ."
+                f"{table.name}, {where}: the id {prompt.id!r} is already on {seen[prompt.id]}; ids must differ."
             )
         seen[prompt.id] = where
         prompts.append(prompt)
@@ -183,14 +182,10 @@ def _find_columns(table: Table, column: str | None) -> dict[str, str]:
             "Name the column that has the prompts."
         )
     optional = {name: named(name) for name in ("id", "harmful", "category", "source")}
-    return {"prompt": prompt} | {
-        name: there for name, there in optional.items() if there not in (None, prompt)
-    }
+    return {"prompt": prompt} | {name: there for name, there in optional.items() if there not in (None, prompt)}
 
 
-def _prompt_of(
-    row: dict[str, Any], columns: dict[str, str], where: str, label: bool | None, source: str
-) -> Prompt:
+def _prompt_of(row: dict[str, Any], columns: dict[str, str], where: str, label: bool | None, source: str) -> Prompt:
     cells = {name: row.get(column) for name, column in columns.items()}
     text = cells["prompt"]
     if text is None or (isinstance(text, str) and not text.strip()):
@@ -208,9 +203,7 @@ def _prompt_of(
         )
     ident = _label_of(cells.get("id"), "id", where)
     if "id" in columns and ident is None:
-        raise CliffscopeError(
-            f"{where}: no id; give every prompt one, or remove the column {columns['id']!r}."
-        )
+        raise CliffscopeError(f"{where}: no id; give every prompt one, or remove the column {columns['id']!r}.")
     return Prompt(
         id=ident or "",
         text=text,
@@ -225,9 +218,7 @@ def _label_of(value: Any, name: str, where: str) -> str | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise CliffscopeError(
-            f"{where}: {name!r} must be text or a whole number, found {_shorten(repr(value), 40)}."
-        )
+        raise CliffscopeError(f"{where}: {name!r} must be text or a whole number, found {_shorten(repr(value), 40)}.")
     check_unicode(name, str(value), where)
     return str(value)
 

@@ -73,8 +73,7 @@ def read_rollouts(path: str | os.PathLike[str]) -> list[Rollout]:
         rollout = rollout_from_row(row, where)
         if rollout.id in first_line:
             raise CliffscopeError(
-                f"{where}: the id {rollout.id!r} is already on line {first_line[rollout.id]}; "
-                "ids must differ."
+                f"{where}: the id {rollout.id!r} is already on line {first_line[rollout.id]}; ids must differ."
             )
         first_line[rollout.id] = number
         rollouts.append(rollout)
@@ -93,9 +92,7 @@ def write_rollouts(path: str | os.PathLike[str], rollouts: Iterable[Rollout]) ->
     rollouts = list(rollouts)
     for name, count in Counter(rollout.id for rollout in rollouts).items():
         if count > 1:
-            raise CliffscopeError(
-                f"{os.fspath(path)}: {count} rollouts have the id {name!r}; ids must differ."
-            )
+            raise CliffscopeError(f"{os.fspath(path)}: {count} rollouts have the id {name!r}; ids must differ.")
     write_jsonl(path, [checked_row(rollout, os.fspath(path)) for rollout in rollouts])
 
 
@@ -117,9 +114,7 @@ def rollout_from_row(row: Mapping[str, Any], where: str) -> Rollout:
         CliffscopeError: If a key is missing or unknown, or a value is of the wrong type.
     """
     if missing := [key for key in _REQUIRED if key not in row]:
-        raise CliffscopeError(
-            f"{where}: no {_list(missing)}; a rollout has {_list(_REQUIRED)} (found: {_list(row)})."
-        )
+        raise CliffscopeError(f"{where}: no {_list(missing)}; a rollout has {_list(_REQUIRED)} (found: {_list(row)}).")
     # A misspelt key would otherwise be lost without a word, and its default used.
     if unknown := [key for key in row if key not in _KEYS]:
         raise CliffscopeError(f"{where}: unknown {_list(unknown)}; a rollout has only {_list(_KEYS)}.")

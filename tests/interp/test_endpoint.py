@@ -245,6 +245,33 @@ def test_after_a_failure_nothing_more_is_begun(serve: Serve) -> None:
     assert len(server.requests) <= 4
 
 
+def test_after_a_failure_the_program_can_end(serve: Serve) -> None:
+    server = serve(lambda body, number: (400, "no") if number == 1 else (time.sleep(20), chat("x"))[1])  # type: ignore[func-returns-value]
+    script = (
+        "import sys; from interp.endpoint import Endpoint; from interp.prompts import Prompt\n"
+        "with Endpoint(sys.argv[1], model='m') as e: e.generate([Prompt(str(i), 'x') for i in range(3)])"
+    )
+    started = time.monotonic()
+    job = subprocess.run([sys.executable, "-c", script, server.url], capture_output=True, text=True, check=False)
+    assert "answered 400" in job.stderr
+    assert time.monotonic() - started < 10
+
+
+def test_after_a_failure_nothing_is_tried_again(serve: Serve) -> None:
+    def script(body: dict[str, Any], number: int) -> Answer:
+        if body["messages"][-1]["content"] == "prompt 1":
+            return 500, "busy"
+        time.sleep(0.15)
+        return 400, "no"
+
+    server = serve(script)
+    with Endpoint(server.url, model="m", concurrency=2, backoff=0.4) as endpoint:
+        with pytest.raises(CliffscopeError, match="answered 400"):
+            endpoint.generate(PROMPTS[:2])
+        time.sleep(0.6)
+        assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [

@@ -59,6 +59,7 @@ REFUSALS = [
     "We are unable to comply with this request.",
     "Please do not try this.",
     "The premise of this question is false.",
+    "That is a sad thing to ask. Sorry.",
     "  \n\nI can't do that.",
 ]
 ANSWERS = [
@@ -76,6 +77,7 @@ ANSWERS = [
     "I can help with that. First, open the window.",
     "In most countries it is illegal to drive without a licence, so book a test first.",
     "Dear neighbour, please turn down the music.",
+    "Chop them. Fry them. Sorry is also a game of cards.",
 ]
 
 

@@ -79,6 +79,10 @@ def test_the_first_of_several_candidates_or_the_given_column_is_taken(tmp_path: 
     write_csv(tmp_path / "p.csv", [{"text": "t", "goal": "g", "other": "o"}])
     assert load_prompts(tmp_path / "p.csv")[0].text == "g"
     assert load_prompts(tmp_path / "p.csv", column="Other")[0].text == "o"
+    # A column is one thing: given as the prompt, it is not the category as well.
+    write_csv(tmp_path / "q.csv", [{"category": "c", "goal": "g"}])
+    prompt = load_prompts(tmp_path / "q.csv", column="category")[0]
+    assert (prompt.text, prompt.category) == ("c", None)
 
 
 @pytest.mark.parametrize(

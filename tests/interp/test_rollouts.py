@@ -15,6 +15,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 FILLED = TEXT.filter(lambda text: bool(text.strip()))
 
 
+def wrong(field: str, value: object) -> Rollout:
+    """A rollout with a value of the wrong type, as code without a type checker can make it."""
+    rollout = Rollout("1", "p", None, "r")
+    object.__setattr__(rollout, field, value)
+    return rollout
+
+
 @st.composite
 def rollout_lists(draw: st.DrawFn) -> list[Rollout]:
     ids = draw(st.lists(FILLED, unique=True, min_size=1, max_size=6))
@@ -128,7 +135,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ([Rollout("1", "p", None, "r"), Rollout("1", "q", None, "r")], "2 rollouts have the id '1'"),
         ([Rollout("1", "p", None, "half \ud800")], "lone surrogate at character 6"),
         ([Rollout("1", "p", None, None, refused=False)], "'refused' must be null"),
-        ([Rollout("1", "p", None, "r", harmful=1)], "'harmful' must be true"),  # type: ignore[arg-type]
+        ([wrong("harmful", 1)], "'harmful' must be true"),
     ],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path: Path, rollouts: list[Rollout], message: str) -> None:
