@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,33 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         write(partial)
         partial.replace(path)
     except OSError as error:
         raise CliffscopeError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
         partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what a process that was killed while it wrote `path` left behind."""
+    for other in path.parent.iterdir():
+        match = re.fullmatch(re.escape(f".{path.name}.") + r"(\d+)\.partial", other.name)
+        if match and not _is_running(int(match[1])):
+            other.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # There the next call would end it.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -60,9 +82,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
                         f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})."
                     ) from error
                 if not isinstance(row, dict):
-                    raise CliffscopeError(
-                        f"{path}, line {number}: expected a JSON object, found {type(row).__name__}."
-                    )
+                    raise CliffscopeError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
                 yield number, row
     except FileNotFoundError as error:
         raise CliffscopeError(f"{path}: no such file.") from error

@@ -85,7 +85,8 @@ def _generate_batch(
     batch = pad([prompt.input_ids for prompt in prompts], range(len(prompts)), padding, "left", model.device)
     width = batch.input_ids.shape[1]
     ids = [prompt.id for prompt in prompts]
-    processors = [_InverseTransform(ids, seed, temperature, max_new_tokens, width)] if temperature > 0 else []
+    broken = _Broken(len(prompts), model.device)
+    sampling = [_InverseTransform(ids, seed, temperature, max_new_tokens, width)] if temperature > 0 else []
     with torch.no_grad(), model.reading(prompts):
         output = model.hf.generate(
             input_ids=batch.input_ids,
@@ -97,8 +98,9 @@ def _generate_batch(
                 eos_token_id=stop or None,
                 pad_token_id=padding,
             ),
-            logits_processor=processors,
+            logits_processor=[broken, *sampling],
         )
+    broken.check(ids)
     return [_until(ids, stop) for ids in output[:, width:].tolist()]
 
 
@@ -114,6 +116,29 @@ def end_tokens(model: "HookedModel") -> list[int]:
 def _until(ids: list[int], stop: Sequence[int]) -> list[int]:
     ends = [number for number, token in enumerate(ids) if token in stop]
     return ids[: ends[0]] if ends else ids
+
+
+class _Broken:
+    """A logits processor that changes nothing and notes which rows were NaN: the token after that is arbitrary.
+
+    Noted on the device and read once at the end, so that no token waits for it.
+    """
+
+    def __init__(self, n_rows: int, device: torch.device) -> None:
+        self._rows = torch.zeros(n_rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, "batch d_vocab"]:
+        self._rows |= scores.isnan().any(dim=-1).to(self._rows.device)
+        return scores
+
+    def check(self, ids: Sequence[str]) -> None:
+        """Raises `CliffscopeError` if any row was NaN."""
+        rows = self._rows.nonzero().flatten().tolist()
+        if rows:
+            raise CliffscopeError(
+                f"Prompt {ids[rows[0]]!r}: the model's activations are NaN, and its tokens would be arbitrary; "
+                "try --dtype float32, or check the checkpoint."
+            )
 
 
 class _InverseTransform:

@@ -20,8 +20,7 @@ def write_cliff(cliff: Cliff, out: str | os.PathLike[str]) -> list[Path]:
     Raises:
         CliffscopeError: If a file cannot be written.
     """
-    out = Path(out)
-    layers, figures, picture = (out.with_suffix(suffix) for suffix in (".layers.parquet", ".json", ".html"))
+    layers, figures, picture, out = cliff_files(out)
     written = [figures, picture, out]
     if cliff.by_layer is not None:
         _write_table(cliff.by_layer, layers)
@@ -30,6 +29,13 @@ def write_cliff(cliff: Cliff, out: str | os.PathLike[str]) -> list[Path]:
     write_cliff_html(cliff, picture)
     _write_table(cliff.table, out)
     return written
+
+
+def cliff_files(out: str | os.PathLike[str]) -> tuple[Path, Path, Path, Path]:
+    """The table of layers, the figures, the picture and the table of rollouts, as `write_cliff` names them."""
+    out = Path(out)
+    layers, figures, picture = (out.with_suffix(suffix) for suffix in (".layers.parquet", ".json", ".html"))
+    return layers, figures, picture, out
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -111,6 +111,7 @@ def fit_probe(
     method: Method = "logistic",
     options: SweepOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    advance: Callable[[int], None] = lambda amount: None,
 ) -> tuple[LinearProbe, ProbeSweep | None]:
     """Fits one probe on the training side of a split by prompt, and judges it on the held-out side.
 
@@ -122,6 +123,7 @@ def fit_probe(
         method: `logistic` or `mean-difference`.
         options: See `SweepOptions`.
         batch_tokens: Token budget of a batch.
+        advance: Called with the number of layers that were just finished.
 
     Returns:
         The probe, with the held-out figures among its training facts, and the sweep by which its layer was chosen
@@ -138,9 +140,10 @@ def fit_probe(
     if layer == "norm":
         captured = model.capture(examples.transcripts, [FINAL_NORM], [position], batch_tokens=batch_tokens)
         probe = _fit_and_judge(captured[FINAL_NORM][:, 0], examples, method, options)
+        advance(1)
         return probe.at(**place, layer=model.n_layers - 1, site=FINAL_NORM), None  # type: ignore[arg-type]
     layers = range(model.n_layers) if layer == "auto" else [resolve_layer(layer, model.n_layers)]
-    sweep = sweep_model(model, examples, layers, options, batch_tokens=batch_tokens)
+    sweep = sweep_model(model, examples, layers, options, batch_tokens=batch_tokens, advance=advance)
     chosen = sweep.choose_layer(position)
     if method == "logistic":
         return probe_of(model, sweep, chosen, position), sweep

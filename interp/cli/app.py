@@ -1,6 +1,7 @@
 """Assembles the commands, and turns bad input into one line and exit code 2."""
 
 import sys
+import warnings
 
 import typer
 
@@ -31,7 +32,11 @@ app.add_typer(organism)
 def main() -> None:
     """Runs the command line; exits with 2 on bad input and 130 when interrupted."""
     try:
-        app()
+        with warnings.catch_warnings():
+            # The libraries' warnings are for programmers; `python -W` brings them back.
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            app()
     except CliffscopeError as error:
         message = " ".join(str(error).split())
         sys.stderr.write(f"cliffscope: error: {message}\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.options import BatchTokens, Device, DType, Json, Model, Probe, Rollouts, Seed
+from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
     from probes.cliff import Cliff
@@ -44,16 +45,20 @@ def cliff(
     from interp.rollouts import read_rollouts
 
     loaded = read_rollouts(rollouts)
-    from interp.cli.session import open_model, require_parent
+    from interp.cli.session import about, open_model, require_writable
     from interp.progress import progress
-    from probes.cliff_files import write_cliff
+    from probes.cliff_files import cliff_files, write_cliff
     from probes.cliff_run import measure_cliff
     from probes.linear import LinearProbe
 
-    require_parent(out)
+    if out.suffix in (".json", ".html"):
+        raise CliffscopeError(f"{out}: the table of rollouts is Parquet; give a name that ends with .parquet.")
+    require_writable(*cliff_files(out), inputs=(rollouts, probe))
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype)
-    with progress("Scoring", len(loaded), "rollouts") as bar:
+    with about(probe):
+        fitted.check_model(hooked.fingerprint, hooked.name)
+    with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:
         found = measure_cliff(
             hooked,
             fitted,
@@ -68,7 +73,7 @@ def cliff(
 
 
 def _report(found: "Cliff", files: list[str], as_json: bool) -> None:
-    from interp.cli.output import emit
+    from interp.cli.output import counts, emit
     from interp.palette import NAMES
     from probes.cliff import OUTCOMES
 
@@ -84,5 +89,5 @@ def _report(found: "Cliff", files: list[str], as_json: bool) -> None:
         as_json=as_json,
         title=f"{found.model}: {found.verdict} (probe at {found.site})",
         rows=rows,
-        note=f"{found.evidence}\nWritten to {', '.join(files)}.",
+        note=f"{found.evidence}\nLeft out: {counts(found.skipped or {})}.\nWritten to {', '.join(files)}.",
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 POSITIONS = ("inst", "post_inst", "think:0.25", "think:0.5", "think:0.75", "think:1", "close:-2", "close:-1")
 MAX_NEW_TOKENS = 400
+FILES = ("rollouts.jsonl", "probe.safetensors", "sweep.parquet", "cliff.parquet", "summary.json")
 
 
 def demo(
@@ -39,10 +40,10 @@ def demo(
     import time
 
     start = time.perf_counter()
-    from interp.cli.session import open_model, require_parent
+    from interp.cli.session import open_model, require_writable
     from interp.organisms.prompt_set import heldout_prompts
 
-    require_parent(out / "summary.json")
+    require_writable(*(out / name for name in FILES))
     hooked = open_model(model, device, dtype)
     prompts = heldout_prompts(n_harmful, n_benign, seed)
     rollouts = _roll_out(hooked, prompts, out / "rollouts.jsonl", seed)

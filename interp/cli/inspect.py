@@ -18,7 +18,7 @@ def inspect(
     from interp.cli.session import open_model
     from interp.inspection import inspect_model
 
-    found = inspect_model(open_model(model, device, dtype))
+    found = inspect_model(open_model(model, device, dtype, chat=False))
     rows: list[tuple[object, ...]] = []
     for name, value in found.items():
         values = value if isinstance(value, list) else [value]

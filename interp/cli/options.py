@@ -24,7 +24,10 @@ DType = Annotated[
         "--dtype", help="float32, bfloat16, float16; auto is the checkpoint's own.", envvar="CLIFFSCOPE_DTYPE"
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.", envvar="CLIFFSCOPE_SEED")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=2**32 - 1, help="Of every random choice.", envvar="CLIFFSCOPE_SEED"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; halved when memory runs out.")

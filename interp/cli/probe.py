@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Model, Probe, Rollouts, Seed
-from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
     from probes.sweep import ProbeSweep
@@ -15,6 +14,15 @@ if TYPE_CHECKING:
 app = typer.Typer(name="probe", help="Fit, sweep and apply linear refusal probes.", no_args_is_help=True)
 
 POSITIONS = "inst,post_inst,think:0.25,think:0.5,think:0.75,think:1,close:-2,close:-1"
+
+FIGURES = {
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "ece": "calibration error (ECE)",
+    "auroc_shuffled": "AUROC, shuffled labels",
+    "auroc_held_out_category": "AUROC, held-out categories",
+}
+"""Training facts that are shown, with their names for people."""
 
 
 class Method(StrEnum):
@@ -51,35 +59,35 @@ def fit(
 
     check_position(position)
     loaded = read_rollouts(rollouts)
-    from interp.cli.output import emit
-    from interp.cli.session import open_model, require_parent
+    from interp.cli.output import counts, emit
+    from interp.cli.session import about, open_model, parse_layer, require_writable
+    from interp.progress import progress
     from probes.examples import Examples
     from probes.model_sweep import fit_probe
     from probes.sweep import SweepOptions
 
-    require_parent(out)
+    wanted = parse_layer(layer)
+    require_writable(out, inputs=(rollouts,))
     hooked = open_model(model, device, dtype)
-    examples = Examples.of(hooked, loaded, [position])
-    probe, _ = fit_probe(
-        hooked,
-        examples,
-        layer=_layer(layer),  # type: ignore[arg-type]
-        method=method.value,
-        options=SweepOptions(seed=seed),
-        batch_tokens=batch_tokens,
-    )
+    with about(rollouts), progress("Fitting", hooked.n_layers if wanted == "auto" else 1, "layers") as bar:
+        examples = Examples.of(hooked, loaded, [position])
+        probe, _ = fit_probe(
+            hooked,
+            examples,
+            layer=wanted,  # type: ignore[arg-type]
+            method=method.value,
+            options=SweepOptions(seed=seed),
+            batch_tokens=batch_tokens,
+            advance=bar.advance,
+        )
     probe = probe.at(training={"rollouts": str(rollouts), "skipped": examples.skipped})
     probe.save(out)
     facts = probe.training
     payload = {"out": str(out), "layer": probe.layer, "site": probe.site, "position": position, **facts}
     rows: list[tuple[object, ...]] = [("layer", probe.layer), ("site", probe.site), ("position", position)]
     rows += [("method", probe.method), ("rollouts", f"{facts['n_train']} to fit, {facts['n_test']} held out")]
-    rows += [(name, _with_interval(facts, name)) for name in ("auroc", "accuracy", "ece")]
-    rows += [
-        (f"AUROC, {name.replace('_', ' ')}", _with_interval(facts, f"auroc_{name}"))
-        for name in ("shuffled", "held_out_category")
-        if f"auroc_{name}" in facts
-    ]
+    rows += [("left out", counts(examples.skipped))]
+    rows += [(words, _with_interval(facts, name)) for name, words in FIGURES.items() if name in facts]
     emit(
         payload, as_json=as_json, title="Probe (held-out figures, 95 % intervals)", rows=rows, note=f"Written to {out}."
     )
@@ -106,24 +114,24 @@ def sweep(
     from interp.positions import check_position
     from interp.rollouts import read_rollouts
 
-    wanted = [position.strip() for position in positions.split(",")]
+    wanted = list(dict.fromkeys(position.strip() for position in positions.split(",")))
     for position in wanted:
         check_position(position)
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit
-    from interp.cli.session import open_model, parse_layers, require_parent
+    from interp.cli.session import about, open_model, parse_layers, require_writable
     from interp.progress import progress
     from probes.examples import Examples
     from probes.model_sweep import forget, sweep_model
     from probes.sweep import SweepOptions
     from probes.sweep_figure import write_sweep_html
 
-    require_parent(out / "sweep.parquet")
+    require_writable(out / "sweep.parquet", out / "sweep.html", inputs=(rollouts,))
     hooked = open_model(model, device, dtype)
     chosen = parse_layers(layers, hooked.n_layers)
-    examples = Examples.of(hooked, loaded, wanted)
     options = SweepOptions(seed=seed, n_shuffles=shuffles)
-    with progress("Sweeping", len(chosen), "layers") as bar:
+    with about(rollouts), progress("Sweeping", len(chosen), "layers") as bar:
+        examples = Examples.of(hooked, loaded, wanted)
         found = sweep_model(
             hooked, examples, chosen, options, folder=out, batch_tokens=batch_tokens, advance=bar.advance
         )
@@ -131,8 +139,8 @@ def sweep(
     write_sweep_html(found.table, out / "sweep.html")
     forget(out)
     payload = {"out": str(out), "skipped": examples.skipped, "cells": found.table.to_dict("records")}
-    note = f"Held-out AUROC. Written to {out / 'sweep.parquet'} and {out / 'sweep.html'}."
-    emit(payload, as_json=as_json, title="Probe sweep", rows=_grid(found, wanted), note=note)
+    note = f"{_controls(found)}\nWritten to {out / 'sweep.parquet'} and {out / 'sweep.html'}."
+    emit(payload, as_json=as_json, title="Held-out AUROC by layer and position", rows=_grid(found, wanted), note=note)
 
 
 @app.command()
@@ -156,15 +164,17 @@ def score(
 
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit
-    from interp.cli.session import open_model, require_parent
+    from interp.cli.session import about, open_model, require_writable
     from interp.progress import progress
     from probes.linear import LinearProbe
     from probes.scores import score_table, write_scores
 
-    require_parent(out)
+    require_writable(out, inputs=(rollouts, probe))
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype)
-    with progress("Scoring", len(loaded), "rollouts") as bar:
+    with about(probe):
+        fitted.check_model(hooked.fingerprint, hooked.name)
+    with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:
         table = score_table(hooked, fitted, loaded, batch_tokens=batch_tokens, advance=bar.advance)
     write_scores(table, out)
     means = {name: float(table.loc[table["segment"] == name, "score"].mean()) for name in table["segment"].unique()}
@@ -177,15 +187,6 @@ def score(
         rows=[*rows, *((f"mean score, {name}", value) for name, value in means.items())],
         note=f"Written to {out}.",
     )
-
-
-def _layer(text: str) -> int | str:
-    if text in ("auto", "norm"):
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise CliffscopeError(f"--layer {text!r}: expected auto, a number, or norm.") from error
 
 
 def _with_interval(facts: Any, name: str) -> str:
@@ -202,3 +203,13 @@ def _grid(found: "ProbeSweep", positions: list[str]) -> list[list[object]]:
     for layer in sorted(found.layers):
         lines.append([layer, *(float(real[(layer, position)]) for position in positions)])
     return lines
+
+
+def _controls(found: "ProbeSweep") -> str:
+    """The controls over the whole grid, in one sentence."""
+    told = []
+    for control, words in (("shuffled", "shuffled labels"), ("held_out_category", "held-out categories")):
+        values = found.table.loc[found.table["control"] == control, "auroc"].dropna()
+        if len(values):
+            told.append(f"{words} {values.mean():.3f} (from {values.min():.3f} to {values.max():.3f})")
+    return f"Controls, mean over the grid: {'; '.join(told) or 'none'}."

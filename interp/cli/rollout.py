@@ -42,26 +42,28 @@ def rollout(
 
     Example: cliffscope rollout --model organism:cliff --prompts prompts.csv --label harmful --out rollouts.jsonl
     """
-    from interp.judges import KeywordJudge
-    from interp.prompts import load_prompts
-    from interp.rollout_job import run
-
     if model is None and endpoint is None:
         raise CliffscopeError("Give --model, or --endpoint with the URL of a server.")
+    from interp.judges import KeywordJudge
+    from interp.prompts import load_prompts
+    from interp.rollout_job import run, settings_path
+
     harmful = None if label is None else label is Label.HARMFUL
     loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
+    from interp.cli.session import open_model, require_writable
+
+    require_writable(out, settings_path(out), inputs=(Path(prompts),))
     options = {"temperature": temperature, "seed": seed, "system": system}
     job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
     if endpoint is not None:
         from interp.endpoint import Endpoint
 
         with Endpoint(endpoint, model=model, max_tokens=max_new_tokens, **options) as server:  # type: ignore[arg-type]
+            _require_reachable(server.url)
             result = run(loaded, server.generate, out, server.settings, **job)
     else:
-        from interp.cli.session import open_model, require_parent
         from interp.model_generator import ModelGenerator
 
-        require_parent(out)
         generator = ModelGenerator(
             open_model(str(model), device, dtype),
             max_new_tokens=max_new_tokens,
@@ -69,6 +71,19 @@ def rollout(
         )
         result = run(loaded, generator.generate, out, generator.settings, **job)
     _report(result, out, as_json)
+
+
+def _require_reachable(endpoint: str) -> None:
+    """Raises `CliffscopeError` at once if there is no server: a job's own patience is for one that comes back."""
+    import httpx
+
+    try:
+        httpx.get(endpoint, timeout=10)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise CliffscopeError(
+            f"endpoint {endpoint}: cannot be reached ({reason}); check the address and that the server runs."
+        ) from error
 
 
 def _report(result: Any, out: Path, as_json: bool) -> None:

@@ -2,24 +2,50 @@
 
 import logging
 import os
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from interp.errors import CliffscopeError
 from interp.model import HookedModel
 from interp.sites import resolve_layer
 
+_NOISY = ("transformers", "transformer_lens", "huggingface_hub", "datasets")
 
-def open_model(name: str, device: str, dtype: str) -> HookedModel:
-    """The model, loaded quietly: the libraries' own progress bars and notices are not this command's output."""
+
+def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> HookedModel:
+    """The model, loaded quietly: the libraries' own progress bars and notices are not this command's output.
+
+    Args:
+        name: See `HookedModel.load`.
+        device: Its name, or `auto`.
+        dtype: Its name, or `auto`.
+        chat: Whether to refuse a model without a chat template. How a prompt is put to it would be a guess, and what
+            is measured then is not how the model is used.
+
+    Raises:
+        CliffscopeError: If there is no such model, or it has no chat template.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("transformer_lens").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    return HookedModel.load(name, device=device, dtype=dtype)
+    for library in _NOISY:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    model = HookedModel.load(name, device=device, dtype=dtype)
+    if chat:
+        model.chat.require_template()
+    return model
+
+
+def parse_layer(text: str) -> int | str:
+    """A layer for a probe: `auto`, `norm` or a number. Raises `CliffscopeError` for anything else."""
+    if text in ("auto", "norm"):
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise CliffscopeError(f"--layer {text!r}: expected auto, a number, or norm.") from error
 
 
 def parse_layers(text: str, n_layers: int) -> list[int]:
@@ -33,10 +59,32 @@ def parse_layers(text: str, n_layers: int) -> list[int]:
     return sorted({resolve_layer(layer, n_layers) for layer in chosen})
 
 
-def require_parent(path: Path) -> None:
-    """Raises `CliffscopeError` before any work if `path` cannot be written where it is asked for."""
-    if path.is_dir():
-        raise CliffscopeError(f"{path}: is a folder; give a file name.")
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise CliffscopeError(f"{path}: cannot be written in {existing}.")
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Puts the file's name before an error on its content that does not name it.
+
+    Errors on the model's activations, and of writing, are not the file's.
+    """
+    try:
+        yield
+    except CliffscopeError as error:
+        if str(path) in str(error) or "activations" in str(error) or isinstance(error.__cause__, OSError):
+            raise
+        raise CliffscopeError(f"{path}: {str(error).removeprefix('rollouts: ')}") from error
+
+
+def require_writable(*outputs: Path, inputs: tuple[Path, ...] = ()) -> None:
+    """Raises `CliffscopeError`, before any work, if a file cannot be written or is one that the command reads."""
+    for path in outputs:
+        if path.is_dir():
+            raise CliffscopeError(f"{path}: is a folder; give a file name.")
+        if path.exists() and not path.is_file():
+            raise CliffscopeError(f"{path}: is not a regular file, and writing would replace it; give another name.")
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        if not existing.is_dir():
+            raise CliffscopeError(f"{path}: cannot be written, {existing} is not a folder.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise CliffscopeError(f"{path}: cannot be written, no permission to write in {existing}.")
+        for other in inputs:
+            if path.exists() and other.exists() and path.samefile(other):
+                raise CliffscopeError(f"{path}: is an input of this command and would be replaced; give another name.")

@@ -1,0 +1,186 @@
+"""The `cliffscope` command in processes of its own, without paying seconds of imports for each.
+
+Run as a script it imports what the commands import, and then forks for every request: each run is a real process with
+its own standard streams, exit code, working folder and limits, and can be killed. `Forks` is the tests' side of it.
+"""
+
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that ended; `code` is negative if a signal ended it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Run:
+    """A run that may still go on."""
+
+    def __init__(self, forks: "Forks", pid: int) -> None:
+        self.pid, self._forks = pid, forks
+
+    def kill(self) -> None:
+        """Sends SIGKILL. Safe while the run is not waited for: it stays a zombie until then."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> Done:
+        self._forks.send({"reap": self.pid})
+        answer = self._forks.receive()
+        return Done(answer["code"], answer["stdout"], answer["stderr"])
+
+
+class Forks:
+    """Starts runs; made once for all tests."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment["TOKENIZERS_PARALLELISM"] = "false"
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.forks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+        )
+
+    def start(self, *arguments: object, cwd: Path | None = None, file_size: int | None = None) -> Run:
+        """Starts `cliffscope` with arguments; `file_size` limits every file that it writes, in bytes."""
+        argv = [str(argument) for argument in arguments]
+        self.send({"argv": argv, "cwd": str(cwd or ROOT), "file_size": file_size})
+        return Run(self, self.receive()["pid"])
+
+    def run(self, *arguments: object, cwd: Path | None = None, file_size: int | None = None) -> Done:
+        return self.start(*arguments, cwd=cwd, file_size=file_size).wait()
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(timeout=60)
+
+    def send(self, request: dict[str, Any]) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+
+    def receive(self) -> Any:
+        assert self._server.stdout is not None
+        return json.loads(self._server.stdout.readline())
+
+
+def serve() -> None:
+    """Answers requests on standard input until it ends."""
+    _import_all()
+    answers = os.fdopen(os.dup(1), "w")
+    children: dict[int, dict[str, Any]] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "argv" in request:
+            pid, streams = _fork(request)
+            children[pid] = {"streams": streams}
+            # Read at once, so that a child that says much never waits for room.
+            children[pid]["thread"] = threading.Thread(target=_read, args=(children[pid],))
+            children[pid]["thread"].start()
+            answer: dict[str, Any] = {"pid": pid}
+        else:
+            child = children.pop(request["reap"])
+            _, status = os.waitpid(request["reap"], 0)
+            child["thread"].join()
+            answer = {"code": os.waitstatus_to_exitcode(status), **child["read"]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _import_all() -> None:
+    import datasets  # noqa: F401
+    import plotly.graph_objects  # noqa: F401
+    import torch
+    import transformer_lens.factories.architecture_adapter_factory
+    import transformer_lens.model_bridge.sources  # noqa: F401
+    import transformers
+
+    import interp.cli.session
+    import interp.model_generator
+    import interp.organisms
+    import probes.cliff_files
+    import probes.cliff_run
+    import probes.model_sweep
+    import probes.scores
+    import probes.sweep_figure  # noqa: F401
+
+    # Imported on first use, and slowly.
+    transformers.AutoModelForCausalLM, transformers.AutoTokenizer, transformers.Qwen3ForCausalLM  # noqa: B018
+    # The pool of threads does not survive a fork.
+    torch.set_num_threads(1)
+
+
+def _fork(request: dict[str, Any]) -> tuple[int, dict[str, int]]:
+    ends = {"stdout": os.pipe(), "stderr": os.pipe()}
+    pid = os.fork()
+    if pid == 0:
+        _become_command(request, ends)
+    for _, write in ends.values():
+        os.close(write)
+    return pid, {name: read for name, (read, _) in ends.items()}
+
+
+def _become_command(request: dict[str, Any], ends: dict[str, tuple[int, int]]) -> NoReturn:
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(ends["stdout"][1], 1)
+        os.dup2(ends["stderr"][1], 2)
+        for read, write in ends.values():
+            os.close(read)
+            os.close(write)
+        os.chdir(request["cwd"])
+        if request["file_size"] is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+        sys.argv = ["cliffscope", *request["argv"]]
+        from interp.cli import main
+
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _read(child: dict[str, Any]) -> None:
+    found: dict[str, bytes] = dict.fromkeys(child["streams"], b"")
+    with selectors.DefaultSelector() as waiting:
+        for name, stream in child["streams"].items():
+            waiting.register(stream, selectors.EVENT_READ, name)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                data = os.read(key.fd, 65536)
+                found[key.data] += data
+                if not data:
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+    child["read"] = {name: data.decode("utf-8", "replace") for name, data in found.items()}
+
+
+if __name__ == "__main__":
+    serve()
