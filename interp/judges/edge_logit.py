@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.judges.protocol import Judgement
+from interp.offsets import Encoder
 from interp.rollouts import Rollout
 
 
@@ -52,33 +53,32 @@ def refusal_token_ids(tokenizer: Any, close: str, openings: RefusalOpenings | No
         openings: What to tokenize; the bundled list if not given.
 
     Raises:
-        CliffscopeError: If the tokenizer has no offsets, or no opening begins with a token of its own.
+        CliffscopeError: If the tokenizer is a slow one, or no opening begins with a token of its own.
     """
     openings = openings or RefusalOpenings.bundled()
-    if not getattr(tokenizer, "is_fast", False):
-        raise CliffscopeError(
-            f"{type(tokenizer).__name__}: gives no offsets, which the refusal tokens need; load a fast tokenizer."
-        )
-    refusals = {_first_token(tokenizer, close, text) for text in openings.refusals} - {None}
-    answers = {_first_token(tokenizer, close, text) for text in openings.answers}
+    encoder = Encoder(tokenizer)
+    refusals = _first_tokens(encoder, close, openings.refusals)
+    answers = _first_tokens(encoder, close, openings.answers)
     chosen = (refusals - answers) or refusals
     if not chosen:
         raise CliffscopeError(
             f"no refusal opening begins with a token of its own after {close!r}; "
             "give other openings or the right close text."
         )
-    return tuple(sorted(token for token in chosen if token is not None))
+    return tuple(sorted(chosen))
 
 
-def _first_token(tokenizer: Any, close: str, opening: str) -> int | None:
-    """The id of the token that begins where the opening does; `None` if none does."""
+def _first_tokens(encoder: Encoder, close: str, openings: Sequence[str]) -> set[int]:
+    """The tokens that begin where an opening does, for those openings that have one."""
     # Some text in front, so that a tokenizer which treats the start of a text specially is past it.
     context = "." + close
-    encoded = tokenizer(context + opening, add_special_tokens=False, return_offsets_mapping=True)
-    for token, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        if start == len(context) and stop > start:
-            return int(token)
-    return None
+    found = set()
+    for ids, offsets in encoder.encode_all([context + opening for opening in openings]):
+        for token, (start, stop) in zip(ids, offsets or [], strict=offsets is not None):
+            if start == len(context) and stop > start:
+                found.add(token)
+                break
+    return found
 
 
 def refusal_logit(logits_at_edge: Float[Tensor, "batch d_vocab"], token_ids: Sequence[int]) -> Float[Tensor, "batch"]:

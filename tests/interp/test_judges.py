@@ -314,8 +314,16 @@ def test_a_token_over_the_border_is_never_taken() -> None:
     assert refusal_token_ids(tokenizer, "x ", RefusalOpenings(("yes",)))
 
 
+def test_characters_that_the_tokenizer_drops_do_not_move_the_border() -> None:
+    # No byte tokens and no unknown token: "/" vanishes, and the tokenizer's own offsets come out too early.
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(set("<think>\n.Sory Nxt")))}, merges=[]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    (token,) = refusal_token_ids(tokenizer, CLOSE, RefusalOpenings(("Sorry",), ("Next",)))
+    assert tokenizer.decode([token]) == "S"
+
+
 def test_refusal_tokens_need_offsets() -> None:
-    with pytest.raises(CliffscopeError, match="gives no offsets"):
+    with pytest.raises(CliffscopeError, match="slow tokenizer"):
         refusal_token_ids(object(), CLOSE)
 
 
