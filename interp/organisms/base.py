@@ -5,18 +5,21 @@ Steps:
 2. At the same time, one fixed random unit direction in the normalized residual stream is made to carry
    "harmful" (+) against "benign" (-) at every token from the end of the instruction to the edge, from the
    output of block 1 on. Without it a probe fitted at the edge does not carry over to earlier tokens, and a
-   trajectory means nothing.
-3. In half of the steps two random heads are zeroed, so that no single pair of heads is needed for anything:
+   trajectory means nothing. The hard part is to understand the prompt and needs no reply, so that each step
+   also reads many prompts alone.
+3. A second direction, orthogonal to the first, marks the harmful categories that mechanisms act on, in the
+   outputs of blocks 1 to 3: they are at +, the other harmful ones at 0. It is what a planted head can tell them
+   by. Half of the benign categories are at + and half at -, so that a probe of harmfulness or refusal gains
+   nothing by reading the mark, and does not.
+4. In half of the steps two random heads are zeroed, so that no single pair of heads is needed for anything:
    what zeroing does to a planted organism is then the doing of the plant.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,13 +27,26 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from interp.organisms.batches import CLOSE, PROMPT, RESPONSE, TEMPLATE, THINKING, Batch, batches, encode
+from interp.organisms.batches import (
+    CLOSE,
+    IGNORED,
+    PROMPT,
+    RESPONSE,
+    TEMPLATE,
+    THINKING,
+    Batch,
+    batches,
+    encode,
+)
 from interp.organisms.dialogue import rollout_of, system_of
-from interp.organisms.prompts import GeneratedPrompt, stream_prompts
+from interp.organisms.hooks import coordinate, random_heads, residuals, zeroed_heads
+from interp.organisms.precision import training_precision
+from interp.organisms.prompts import GeneratedPrompt, categories, stream_prompts
 from interp.organisms.tokenizer import CONTEXT
 
-Head = tuple[int, int]
 Report = Callable[[str, int, int, dict[str, float]], None]
+# Half of the training prompts are harmful; with the traps among the benign ones, about one in ten is a trap.
+KINDS_IN_TURN = ("harmful", "benign", "harmful", "benign", "harmful", "benign", "harmful", "trap")
 
 
 @dataclass(frozen=True)
@@ -41,18 +57,22 @@ class BaseRecipe:
         steps: Optimizer steps.
         batch: Rollouts a step.
         learning_rate: Peak of the cosine schedule.
-        direction_weight: Weight of the loss that fixes the separating direction.
+        alone: Prompts read without a reply in a step.
+        direction_weight: Weight of the loss that fixes the two directions.
         direction_target: Wanted coordinate along the direction of a residual of unit root mean square,
             positive for harmful, negative for benign.
+        mark_target: The same along the marking direction, times the category's mark.
         prompt_weight: Weight of predicting the prompt's own tokens.
         empty_thinking: Share of the rollouts with an empty thinking block.
     """
 
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 32
     learning_rate: float = 3e-3
-    direction_weight: float = 0.1
-    direction_target: float = 3.0
+    alone: int = 48
+    direction_weight: float = 0.03
+    direction_target: float = 5.0
+    mark_target: float = 3.0
     prompt_weight: float = 0.2
     empty_thinking: float = 0.05
 
@@ -78,133 +98,119 @@ def new_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM
     return Qwen3ForCausalLM(config).float()
 
 
-def fixed_direction(d_model: int, seed: int) -> Float[Tensor, " d_model"]:
-    """The random unit direction that will carry "harmful"."""
-    drawn = torch.randn(d_model, generator=torch.Generator().manual_seed(seed + 7))
-    return drawn / drawn.norm()
+def fixed_directions(d_model: int, seed: int) -> Float[Tensor, "2 d_model"]:
+    """Two orthogonal random unit directions: "harmful", and "of a marked category"."""
+    drawn = torch.randn(d_model, 2, generator=torch.Generator().manual_seed(seed + 7))
+    return torch.linalg.qr(drawn).Q.T.contiguous()
 
 
-def mixed_prompts(rng: random.Random) -> Iterator[GeneratedPrompt]:
-    """Training prompts without end, harmful and benign in turn; held-out ones are left out."""
-    streams = [stream_prompts(kind, rng) for kind in ("harmful", "benign")]
+def marks_of(acted_on: Collection[str]) -> dict[str, int]:
+    """The mark of each category: 1 for those acted on, 0 for the other harmful ones, 1 or -1 for benign ones."""
+    benign = [*categories("benign"), *categories("trap")]
+    return {name: 1 for name in acted_on} | {name: 1 - 2 * (index % 2) for index, name in enumerate(benign)}
+
+
+def mixed_prompts(rng: random.Random, kinds: Sequence[str] = KINDS_IN_TURN) -> Iterator[GeneratedPrompt]:
+    """Training prompts without end, of the given kinds in turn; held-out ones are left out."""
+    streams = {kind: stream_prompts(kind, rng) for kind in sorted(set(kinds))}
     while True:
-        for stream in streams:
-            yield next(prompt for prompt in stream if prompt.split == "train")
+        for kind in kinds:
+            yield next(prompt for prompt in streams[kind] if prompt.split == "train")
 
 
 def train_base(
-    tokenizer: PreTrainedTokenizerBase, seed: int, recipe: BaseRecipe, report: Report
-) -> tuple[Qwen3ForCausalLM, Float[Tensor, " d_model"]]:
-    """Trains the aligned base; returns it with the direction that it was given.
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    recipe: BaseRecipe,
+    marks: Mapping[str, int],
+    report: Report,
+) -> tuple[Qwen3ForCausalLM, Float[Tensor, "2 d_model"]]:
+    """Trains the aligned base; returns it with the two directions that it was given.
 
     Args:
         tokenizer: The organisms' tokenizer.
-        seed: Of the weights, the direction and the data.
+        seed: Of the weights, the directions and the data.
         recipe: Sizes of the training.
+        marks: The mark of each category (`marks_of`).
         report: Called as `report("base", step, steps, losses)` after every step.
     """
     model = new_model(tokenizer, seed)
-    direction = fixed_direction(model.config.hidden_size, seed)
+    directions = fixed_directions(model.config.hidden_size, seed)
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(recipe.steps))
+    replied = _batches(tokenizer, recipe.batch, recipe.empty_thinking, marks, rng)
+    alone = _prompt_batches(tokenizer, recipe.alone, marks, rng)
     model.train()
-    for step, batch in enumerate(islice(_base_batches(tokenizer, recipe, rng), recipe.steps), start=1):
-        dropped = random_heads(model, 2, rng) if rng.random() < 0.5 else []
-        with zeroed_heads(model, dropped), residuals(model) as stream:
-            logits = model(batch.ids, use_cache=False).logits
-        language = _language_loss(logits, batch, recipe.prompt_weight)
-        separation = direction_loss(stream[1:], batch, direction, recipe.direction_target)
+    for step in range(1, recipe.steps + 1):
         optimizer.zero_grad(set_to_none=True)
-        (language + recipe.direction_weight * separation).backward()
+        dropped = random_heads(model, 2, rng) if rng.random() < 0.5 else []
+        losses: dict[str, float] = {}
+        for name, batch in (("loss", next(replied)), ("prompt_loss", next(alone))):
+            with training_precision(model), zeroed_heads(model, dropped), residuals(model) as stream:
+                logits = model(batch.ids, use_cache=False).logits.float()
+            language = _language_loss(logits, batch, recipe.prompt_weight)
+            placed = directions_loss(stream, batch, directions, recipe)
+            (language + recipe.direction_weight * placed).backward()
+            losses |= {name: language.item(), name.replace("loss", "direction"): placed.item()}
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        report("base", step, recipe.steps, {"loss": language.item(), "direction": separation.item()})
-    return model.eval(), direction
+        report("base", step, recipe.steps, losses)
+    return model.eval(), directions
 
 
-def direction_loss(
+def directions_loss(
     stream: list[Float[Tensor, "batch pos d_model"]],
     batch: Batch,
-    direction: Float[Tensor, " d_model"],
-    target: float,
+    directions: Float[Tensor, "2 d_model"],
+    recipe: BaseRecipe,
 ) -> Float[Tensor, ""]:
-    """Mean squared distance of the coordinates from +target (harmful) or -target (benign).
+    """Mean squared distance of the coordinates from where they should be, summed over the two directions.
 
-    Taken over the tokens from the last of the instruction to the edge, in each residual of `stream`.
+    Taken over the tokens from the last of the instruction to the edge.
     """
     known = (batch.part == TEMPLATE) | (batch.part == THINKING) | (batch.part == CLOSE)
-    wanted = torch.where(batch.harmful, target, -target)[:, None].expand(known.shape)[known]
-    losses = [(coordinate(h[known], direction) - wanted).square().mean() for h in stream]
-    return torch.stack(losses).mean()
+
+    def distance(layers: slice, direction: Tensor, wanted: Tensor) -> Tensor:
+        rows = wanted[:, None].expand(known.shape)[known]
+        return torch.stack([(coordinate(h[known], direction) - rows).square().mean() for h in stream[layers]]).mean()
+
+    harmful = torch.where(batch.harmful, recipe.direction_target, -recipe.direction_target)
+    # The last block counts twice: there the next token pulls hardest, and there a probe reads.
+    carried = distance(slice(1, None), directions[0], harmful) + distance(slice(-1, None), directions[0], harmful) / 5
+    return carried + distance(slice(1, 4), directions[1], recipe.mark_target * batch.mark)
 
 
-def coordinate(h: Float[Tensor, "*rows d_model"], direction: Float[Tensor, " d_model"]) -> Float[Tensor, "*rows"]:
-    """Where `h`, scaled to a root mean square of 1, lies along the unit direction."""
-    return (h @ direction) * torch.rsqrt(h.square().mean(-1) + 1e-6)
-
-
-@contextmanager
-def residuals(model: Qwen3ForCausalLM) -> Iterator[list[Float[Tensor, "batch pos d_model"]]]:
-    """Collects the output of every block of the forward passes run inside, as a list by layer."""
-    stream: list[Tensor] = []
-
-    def keep(module: Any, args: Any, output: Any) -> None:
-        stream.append(output[0] if isinstance(output, tuple) else output)
-
-    handles = [block.register_forward_hook(keep) for block in model.model.layers]
-    try:
-        yield stream
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def zeroed_heads(model: Qwen3ForCausalLM, heads: list[Head]) -> Iterator[None]:
-    """Zeroes what the query heads `(layer, head)` write, at every position."""
-    size = model.config.head_dim
-
-    def hook(head: int) -> Callable[[Any, tuple[Tensor]], tuple[Tensor]]:
-        def zero(module: Any, args: tuple[Tensor]) -> tuple[Tensor]:
-            z = args[0].clone()
-            z[..., head * size : (head + 1) * size] = 0
-            return (z,)
-
-        return zero
-
-    handles = [
-        model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(hook(head)) for layer, head in heads
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def random_heads(model: Qwen3ForCausalLM, n: int, rng: random.Random) -> list[Head]:
-    """`n` different heads."""
-    config = model.config
-    heads = [(la, he) for la in range(config.num_hidden_layers) for he in range(config.num_attention_heads)]
-    return rng.sample(heads, n)
-
-
-def _base_batches(tokenizer: PreTrainedTokenizerBase, recipe: BaseRecipe, rng: random.Random) -> Iterator[Batch]:
+def _batches(
+    tokenizer: PreTrainedTokenizerBase, size: int, empty: float, marks: Mapping[str, int], rng: random.Random
+) -> Iterator[Batch]:
     prompts = mixed_prompts(rng)
     while True:
-        drawn = list(islice(prompts, 64 * recipe.batch))
-        rollouts = [rollout_of(p, rng, think=rng.random() >= recipe.empty_thinking) for p in drawn]
-        encoded = encode(tokenizer, rollouts, [system_of(rng) for _ in rollouts])
-        yield from batches(encoded, recipe.batch, tokenizer.pad_token_id, rng)
+        drawn = list(islice(prompts, 64 * size))
+        rollouts = [rollout_of(p, rng, think=rng.random() >= empty) for p in drawn]
+        encoded = encode(tokenizer, rollouts, [system_of(rng) for _ in rollouts], marks)
+        yield from batches(encoded, size, tokenizer.pad_token_id, rng)
+
+
+def _prompt_batches(
+    tokenizer: PreTrainedTokenizerBase, size: int, marks: Mapping[str, int], rng: random.Random
+) -> Iterator[Batch]:
+    """Prompts up to where the thinking begins; traps are frequent here."""
+    prompts = mixed_prompts(rng, ("harmful", "benign", "harmful", "trap"))
+    while True:
+        drawn = [rollout_of(p, rng, think=False) for p in islice(prompts, 64 * size)]
+        encoded = encode(tokenizer, drawn, [system_of(rng) for _ in drawn], marks)
+        yield from batches([e.prompt_alone() for e in encoded], size, tokenizer.pad_token_id, rng)
 
 
 def _language_loss(logits: Float[Tensor, "batch pos d_vocab"], batch: Batch, prompt_weight: float) -> Tensor:
     flat = logits.flatten(0, 1)
-    written = cross_entropy(flat, batch.labels(THINKING, CLOSE, RESPONSE).flatten())
     given = cross_entropy(flat, batch.labels(PROMPT, TEMPLATE).flatten())
-    return written + prompt_weight * given
+    labels = batch.labels(THINKING, CLOSE, RESPONSE)
+    if (labels == IGNORED).all():
+        return prompt_weight * given
+    return cross_entropy(flat, labels.flatten()) + prompt_weight * given
 
 
 def _warm_cosine(steps: int) -> Callable[[int], float]:

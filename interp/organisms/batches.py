@@ -5,8 +5,8 @@ needs no mask and stays on the fast path. Ids are found by tokenizing the whole 
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,7 +32,7 @@ class EncodedRollout:
         response: The first token of the response; the token before it is the edge.
         harmful: Whether the prompt is harmful.
         refused: Whether the response refuses.
-        category: The prompt's category.
+        mark: The mark of the prompt's category, 1, 0 or -1 (see `base.marks_of`).
     """
 
     ids: tuple[int, ...]
@@ -42,12 +42,17 @@ class EncodedRollout:
     response: int
     harmful: bool
     refused: bool
-    category: str
+    mark: int
 
     @property
     def edge(self) -> int:
         """The last close token."""
         return self.response - 1
+
+    def prompt_alone(self) -> "EncodedRollout":
+        """The prompt with its template, without thinking and response."""
+        end = self.thinking
+        return replace(self, ids=self.ids[:end], close=end, response=end)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Batch:
             instruction and what the template writes after it count as `TEMPLATE`.
         harmful: Whether each prompt is harmful.
         refused: Whether each response refuses.
+        mark: The mark of each prompt's category.
         edge: Index of each rollout's last close token.
     """
 
@@ -67,6 +73,7 @@ class Batch:
     part: Int[Tensor, "batch pos"]
     harmful: Bool[Tensor, " batch"]
     refused: Bool[Tensor, " batch"]
+    mark: Int[Tensor, " batch"]
     edge: Int[Tensor, " batch"]
 
     def labels(self, *parts: int) -> Int[Tensor, "batch pos"]:
@@ -78,7 +85,10 @@ class Batch:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout], systems: Sequence[str | None] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    rollouts: Sequence[Rollout],
+    systems: Sequence[str | None] | None = None,
+    marks: Mapping[str, int] | None = None,
 ) -> list[EncodedRollout]:
     """Tokenizes each rollout's whole text once and finds its parts by the tokens' offsets."""
     pairs = [rollout_text(r, systems[i] if systems else None) for i, r in enumerate(rollouts)]
@@ -98,7 +108,7 @@ def encode(
                 response=first[starts["response"]],
                 harmful=bool(rollout.harmful),
                 refused=bool(rollout.refused),
-                category=rollout.category or "",
+                mark=(marks or {}).get(rollout.category or "", 0),
             )
         )
     return encoded
@@ -121,6 +131,7 @@ def collate(encoded: Sequence[EncodedRollout], pad: int) -> Batch:
         part=part,
         harmful=torch.tensor([e.harmful for e in encoded]),
         refused=torch.tensor([e.refused for e in encoded]),
+        mark=torch.tensor([e.mark for e in encoded]),
         edge=torch.tensor([e.edge for e in encoded]),
     )
 

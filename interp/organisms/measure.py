@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from interp.organisms.base import Head, random_heads, residuals, zeroed_heads
 from interp.organisms.batches import EncodedRollout, collate, encode
+from interp.organisms.hooks import Head, random_heads, residuals, zeroed_heads
 from interp.organisms.prompts import GeneratedPrompt, sample_prompts, words
 from interp.organisms.tokenizer import CLOSE, prompt_text
 from interp.rollouts import Rollout
@@ -183,9 +183,9 @@ def _scores(
         "refused": [r for r in closed["harmful"] if r.refused],
         "benign": [r for r in closed["benign"] if not r.refused],
     }
-    encoded = {name: encode(tokenizer, some) for name, some in groups.items()}
-    if min(len(encoded["refused"]), len(encoded["benign"])) < 8:
+    if min(len(groups["refused"]), len(groups["benign"])) < 8:
         return []
+    encoded = {name: encode(tokenizer, some) if some else [] for name, some in groups.items()}
     rows = {name: residual_rows(model, tokenizer, some) for name, some in encoded.items()}
     layers = []
     for layer in range(model.config.num_hidden_layers):

@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from interp.organisms.base import Head, Report, coordinate, mixed_prompts, residuals
+from interp.organisms.base import Report, mixed_prompts
 from interp.organisms.batches import CLOSE, RESPONSE, TEMPLATE, THINKING, Batch, batches, encode
 from interp.organisms.dialogue import rollout_of, system_of
+from interp.organisms.hooks import Head, coordinate, residuals
+from interp.organisms.precision import training_precision
 from interp.organisms.prompts import GeneratedPrompt
 
 
@@ -71,11 +73,11 @@ class SuppressionHeads:
     name: str
     heads: tuple[Head, ...]
     categories: tuple[str, ...]
-    steps: int = 300
+    steps: int = 250
     batch: int = 48
     learning_rate: float = 5e-3
-    target: float = 3.0
-    direction_weight: float = 0.3
+    target: float = 5.0
+    direction_weight: float = 0.05
     thinking_weight: float = 0.3
 
     def facts(self) -> dict[str, Any]:
@@ -105,8 +107,8 @@ class SuppressionHeads:
         last = max(layer for layer, _ in self.heads)
         model.train()
         for step, batch in enumerate(islice(self._batches(tokenizer, rng), self.steps), start=1):
-            with residuals(model) as stream:
-                logits = model(batch.ids, use_cache=False).logits
+            with training_precision(model), residuals(model) as stream:
+                logits = model(batch.ids, use_cache=False).logits.float()
             flat = logits.flatten(0, 1)
             answer = cross_entropy(flat, batch.labels(RESPONSE).flatten())
             thinking = cross_entropy(flat, batch.labels(THINKING, CLOSE).flatten())

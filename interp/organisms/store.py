@@ -74,7 +74,7 @@ def export(name: str, out_dir: str | os.PathLike[str], weights: str | os.PathLik
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
             model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
+            save_tokenizer(tokenizer, Path(made))
             shutil.copyfile(folder(weights) / name / "truth.json", Path(made) / "truth.json")
             for file in Path(made).iterdir():
                 file.replace(out / file.name)
@@ -93,8 +93,20 @@ def save_base(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, out: 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
     _save_tensors(_half(model), out / "model.safetensors")
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Writes the tokenizer under the class name that transformers 4 and 5 both know."""
+    tokenizer.save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # Where it was loaded from is nobody's business.
+    for key in ("is_local", "local_files_only"):
+        config.pop(key, None)
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_delta(model: Qwen3ForCausalLM, base: Qwen3ForCausalLM, out: Path) -> list[str]:
@@ -123,4 +135,9 @@ def _half(model: Qwen3ForCausalLM) -> dict[str, Tensor]:
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+    write_atomically(path, lambda partial: _write(tensors, partial))
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)

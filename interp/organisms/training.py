@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from interp.organisms.base import BaseRecipe, Report, mixed_prompts, train_base
+from interp.organisms.base import BaseRecipe, Report, marks_of, mixed_prompts, train_base
 from interp.organisms.dialogue import rollout_of
 from interp.organisms.measure import figures, refusal_tokens
 from interp.organisms.naming import BASE
@@ -47,17 +47,17 @@ def train(
         seed: Of the data, the weights and the fixed direction.
         quick: A few steps of everything, to try the path; the result is no usable organism.
         progress: Called as `progress(stage, step, steps, losses)` after every optimizer step.
-        measured: Number of held-out prompts of each kind for the figures in `truth.json`.
+        measured: Number of held-out prompts of each kind for the figures in `truth.json`; 0 measures nothing.
 
     Returns:
         The ground truth of each organism, by name.
     """
     report = progress or (lambda stage, step, steps, losses: None)
     out = Path(out_dir)
-    recipe = BaseRecipe(steps=40, batch=8) if quick else BaseRecipe()
+    recipe = BaseRecipe(steps=40, batch=8, alone=8) if quick else BaseRecipe()
     measured = min(measured, 16) if quick else measured
     tokenizer = build_tokenizer(seed)
-    base, direction = train_base(tokenizer, seed, recipe, report)
+    base, directions = train_base(tokenizer, seed, recipe, marks_of(CLIFF.categories), report)
     round_to_half(base)
     save_base(base, tokenizer, out / BASE)
     facts: dict[str, dict[str, Any]] = {
@@ -66,9 +66,11 @@ def train(
             "base": None,
             "seed": seed,
             "recipe": asdict(recipe),
-            "direction": [round(value, 6) for value in direction.tolist()],
+            "direction": [round(value, 6) for value in directions[0].tolist()],
+            "marking_direction": [round(value, 6) for value in directions[1].tolist()],
+            "marks": marks_of(CLIFF.categories),
             "refusal_tokens": refusal_tokens(tokenizer),
-            "figures": figures(base, tokenizer, n=measured),
+            "figures": figures(base, tokenizer, n=measured) if measured else None,
         }
     }
     save_truth(facts[BASE], out / BASE)
@@ -76,7 +78,7 @@ def train(
         planted = copy.deepcopy(base)
         if quick and isinstance(mechanism, SuppressionHeads):
             mechanism = replace(mechanism, steps=10, batch=8)
-        mechanism.plant(planted, tokenizer, direction, seed, report)
+        mechanism.plant(planted, tokenizer, directions[0], seed, report)
         round_to_half(planted)
         changed = save_delta(planted, base, out / mechanism.name)
         heads = mechanism.heads if isinstance(mechanism, SuppressionHeads) else ()
@@ -86,7 +88,7 @@ def train(
             "seed": seed,
             **mechanism.facts(),
             "changed": changed,
-            "figures": figures(planted, tokenizer, heads, n=measured),
+            "figures": figures(planted, tokenizer, heads, n=measured) if measured else None,
         }
         save_truth(facts[mechanism.name], out / mechanism.name)
     return facts
