@@ -23,6 +23,13 @@ Split = Callable[[str], tuple[str | None, str | None]]
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT = 60.0
 
+# What ends an assistant's turn in common chat templates. Servers should take it off the text, but `transformers
+# serve` leaves it there where it takes a model for one of another family, by its architecture.
+END_TEXTS = (
+    "<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<turn|>", "</s>",
+    "<eos>", "<|return|>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -42,6 +49,7 @@ class Endpoint:
         thinking: The tags around the thinking, for servers that do not split it off themselves.
         split: Splits the generated text instead of `thinking.split`; `ChatFormat.split` knows whether the
             template opens the thinking in the prompt, so that cut-off thinking is recognized without a tag.
+        end_texts: Taken off the end of the text, for servers that leave the end-of-turn token there.
         options: More fields for the request, such as `{"chat_template_kwargs": {"enable_thinking": true}}`.
         concurrency: How many requests are under way at once.
         timeout: Seconds to wait for an answer.
@@ -57,6 +65,7 @@ class Endpoint:
     system: str | None = None
     thinking: ThinkingFormat = field(default_factory=ThinkingFormat)
     split: Split | None = None
+    end_texts: tuple[str, ...] = END_TEXTS
     options: dict[str, Any] = field(default_factory=dict)
     concurrency: int = 8
     timeout: float = 600.0
@@ -103,6 +112,7 @@ class Endpoint:
             "seed": self.seed,
             "system": self.system,
             "thinking": [self.thinking.open, self.thinking.close],
+            "end_texts": list(self.end_texts),
             "options": self.options,
         }
 
@@ -197,7 +207,7 @@ class Endpoint:
                 f"its content filter stopped the answer to prompt {prompt.id!r}; what is measured must be the "
                 "model, so switch the filter off"
             )
-        thinking, response = self._split(_unicode(content), _unicode(reasoning), finish == "length")
+        thinking, response = self._split(self._text(content), _unicode(reasoning), finish == "length")
         return prompt.rollout(thinking, response, model=model)
 
     def _split(self, content: str | None, reasoning: str | None, cut: bool) -> tuple[str | None, str | None]:
@@ -208,6 +218,12 @@ class Endpoint:
             closed = not cut
             return self.thinking.trim_thinking(reasoning, closed), "" if closed else None
         return self.thinking.trim_thinking(reasoning), self.thinking.trim_response(content)
+
+    def _text(self, content: str | None) -> str | None:
+        text = _unicode(content)
+        while text and (end := next((end for end in self.end_texts if text.rstrip().endswith(end)), None)):
+            text = text.rstrip().removesuffix(end)
+        return text
 
     @cached_property
     def _client(self) -> httpx.Client:
