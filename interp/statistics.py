@@ -107,7 +107,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.5
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     right = (probabilities >= threshold) == _labels(labels, probabilities.shape)
-    return right.mean(-1) if right.shape[-1] else np.full(right.shape[:-1], math.nan)
+    return np.asarray(right.mean(-1)) if right.shape[-1] else np.full(right.shape[:-1], math.nan)
 
 
 def expected_calibration_error(
