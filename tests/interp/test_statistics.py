@@ -83,6 +83,9 @@ def test_calibration_error_by_hand():
     # Bin [0.2, 0.3): mean 0.25, none of class 1. Bin [0.9, 1]: mean 0.95, three of four of class 1.
     probabilities, labels = [0.2, 0.3 - 1e-9, 0.9, 0.95, 0.95, 1.0], [0, 0, 1, 1, 1, 0]
     assert expected_calibration_error(probabilities, labels) == pytest.approx((0.5 + 0.8) / 6, abs=1e-6)
+    # In one bin the gaps +0.22 and −0.72 offset each other; in neighbouring bins they would not.
+    assert expected_calibration_error([0.22, 0.28], [0, 1]) == pytest.approx(0.25)
+    assert expected_calibration_error([0.18, 0.22], [0, 1]) == pytest.approx(0.48)
     assert expected_calibration_error([0.0, 1.0], [0, 1]) == 0
     assert expected_calibration_error([0.0, 1.0], [1, 0]) == 1
 
