@@ -23,6 +23,8 @@ def parse_device(name: str | torch.device | None) -> torch.device:
         return best_device()
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -1,5 +1,6 @@
 """Writing files whole or not at all, and reading JSON Lines with errors that name the line."""
 
+import contextlib
 import json
 import os
 import re
@@ -20,17 +21,47 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     Raises:
         CliffscopeError: If the file cannot be written (no space, no permission, not a folder).
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write_together({Path(path): write})
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Writes several files that belong together: none is renamed into place before all are written.
+
+    Args:
+        writers: For each file what writes its content to the path that it is given; in this order they are renamed.
+
+    Raises:
+        CliffscopeError: If one cannot be written; what was there before is untouched, and folders made are removed.
+    """
+    partials = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers}
+    made: list[Path] = []
+    done = False
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        write(partial)
-        partial.replace(path)
+        for path, write in writers.items():
+            made += _make_folders(path.parent)
+            _remove_abandoned(path)
+            write(partials[path])
+        for path, partial in partials.items():
+            partial.replace(path)
+        done = True
     except OSError as error:
         raise CliffscopeError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+        for partial in partials.values():
+            if partial.parent.is_dir():
+                partial.unlink(missing_ok=True)
+        for folder in reversed(made if not done else []):
+            # Another process may have written into it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and its parents; returns those that were not there, outermost first."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _remove_abandoned(path: Path) -> None:

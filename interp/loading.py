@@ -34,12 +34,16 @@ def load_checkpoint(
         if attn_implementation is not None:
             organism.set_attn_implementation(attn_implementation)
         return organism.to(device=place, dtype=precision), tokenizer
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_source(name_or_path)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        # Where the files are missing, transformers makes an empty one and says nothing.
+        if not tokenizer.encode("Hello", add_special_tokens=False):
+            raise OSError("it has no tokenizer (tokenizer.json); save the tokenizer beside the model.")
         hf = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=precision or "auto",
@@ -48,7 +52,7 @@ def load_checkpoint(
             **options,
         )
     # Whatever is wrong with a checkpoint (missing files, unknown types, no network) surfaces here as one of these.
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CliffscopeError(f"Model {name_or_path!r} cannot be loaded: {reason}") from error
     return hf.eval().to(device=place), tokenizer
@@ -65,6 +69,8 @@ def resolve_source(name_or_path: str) -> str:
         if not (path / "config.json").is_file():
             raise CliffscopeError(f"Model {name_or_path!r}: the folder has no config.json; expected a checkpoint.")
         return str(path.resolve())
+    if path.is_file():
+        raise CliffscopeError(f"Model {name_or_path!r}: is a file; give the folder of a checkpoint.")
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise CliffscopeError(f"Model {name_or_path!r}: no such folder.")
     return name_or_path

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
+from interp.errors import CliffscopeError
 from interp.model import HookedModel
 from interp.prompts import Prompt
 from interp.rollouts import Rollout
+from interp.transcripts import Transcript
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class ModelGenerator:
         Raises:
             CliffscopeError: If a prompt leaves no room in the model's context.
         """
-        builder = self.model.transcripts(self.system)
-        transcripts = builder.prompts([prompt.text for prompt in prompts], [prompt.id for prompt in prompts])
+        transcripts = self._transcripts(prompts)
         generated = self.model.generate(
             transcripts, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
         )
@@ -57,3 +59,17 @@ class ModelGenerator:
             prompt.rollout(*chat.split(chat.decode(ids)), model=self.model.name)
             for prompt, ids in zip(prompts, generated, strict=True)
         ]
+
+    def _transcripts(self, prompts: Sequence[Prompt]) -> list[Transcript]:
+        """The prompts as tokens. Raises `CliffscopeError` with the words of a prompt that cannot be one."""
+        builder = self.model.transcripts(self.system)
+        try:
+            return builder.prompts([prompt.text for prompt in prompts], [prompt.id for prompt in prompts])
+        except CliffscopeError:
+            for prompt in prompts:
+                try:
+                    builder.prompt(prompt.text, prompt.id)
+                except CliffscopeError as error:
+                    # An id may be made from the text, and then tells nobody which prompt it is.
+                    raise CliffscopeError(f"prompt {shorten(prompt.text, 60)!r}: {error}") from error
+            raise

@@ -1,11 +1,9 @@
 """The picture of the cliff: mean refusal score along the thinking and over the close tokens, and the cliff by layer."""
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.files import write_text
 from interp.palette import COLORS, INK, NAMES, band
 from probes.cliff import OUTCOMES, Cliff
 from probes.trajectory import GRID, MeanTrajectory
@@ -56,24 +54,19 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
     return figure
 
 
-def write_cliff_html(cliff: Cliff, path: str | os.PathLike[str]) -> None:
-    """Writes the figure with the verdict's evidence as one self-contained page; equal cliffs give equal bytes.
-
-    Raises:
-        CliffscopeError: If the file cannot be written.
-    """
+def cliff_page(cliff: Cliff) -> str:
+    """The figure with the verdict's evidence as one self-contained HTML page; equal cliffs give equal pages."""
     from html import escape
 
     # A fixed element id, or plotly would draw a random one for every file.
     plot = cliff_figure(cliff).to_html(include_plotlyjs=True, full_html=False, div_id="cliff")
-    page = (
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Cliff of {escape(cliff.model)}</title></head>"
         '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
         f"<p>{escape(cliff.evidence)}</p>{plot}</body></html>\n"
     )
-    write_text(path, page)
 
 
 def _add_curve(figure: "go.Figure", outcome: str, curve: MeanTrajectory) -> None:
@@ -107,7 +100,14 @@ def _add_band(
 
     color = COLORS[outcome]
     bounds = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
-    fill = {"fill": "toself", "fillcolor": band(color), "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    fill = {
+        "mode": "lines",
+        "fill": "toself",
+        "fillcolor": band(color),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     figure.add_trace(go.Scatter(**bounds, **fill, legendgroup=outcome), row=1, col=col)
     figure.add_trace(
         go.Scatter(

@@ -2,13 +2,12 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
-from interp.files import write_atomically, write_text
+from interp.files import write_together
 from probes.cliff import Cliff
-from probes.cliff_figure import write_cliff_html
+from probes.cliff_figure import cliff_page
 
 
 def write_cliff(cliff: Cliff, out: str | os.PathLike[str]) -> list[Path]:
@@ -21,14 +20,16 @@ def write_cliff(cliff: Cliff, out: str | os.PathLike[str]) -> list[Path]:
         CliffscopeError: If a file cannot be written.
     """
     layers, figures, picture, out = cliff_files(out)
-    written = [figures, picture, out]
-    if cliff.by_layer is not None:
-        _write_table(cliff.by_layer, layers)
-        written.insert(0, layers)
-    write_text(figures, json.dumps(cliff.summary(), indent=2, ensure_ascii=False) + "\n")
-    write_cliff_html(cliff, picture)
-    _write_table(cliff.table, out)
-    return written
+    text = json.dumps(cliff.summary(), indent=2, ensure_ascii=False) + "\n"
+    writers: dict[Path, Callable[[Path], object]] = {
+        figures: lambda partial: partial.write_text(text, encoding="utf-8"),
+        picture: lambda partial: partial.write_text(cliff_page(cliff), encoding="utf-8"),
+        out: lambda partial: cliff.table.to_parquet(partial, index=False),
+    }
+    if (by_layer := cliff.by_layer) is not None:
+        writers = {layers: lambda partial: by_layer.to_parquet(partial, index=False), **writers}
+    write_together(writers)
+    return list(writers)
 
 
 def cliff_files(out: str | os.PathLike[str]) -> tuple[Path, Path, Path, Path]:
@@ -36,7 +37,3 @@ def cliff_files(out: str | os.PathLike[str]) -> tuple[Path, Path, Path, Path]:
     out = Path(out)
     layers, figures, picture = (out.with_suffix(suffix) for suffix in (".layers.parquet", ".json", ".html"))
     return layers, figures, picture, out
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    write_atomically(path, lambda partial: table.to_parquet(partial, index=False))

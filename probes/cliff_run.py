@@ -18,10 +18,10 @@ from interp.transcripts import Transcript
 from probes.cliff import OUTCOMES, Cliff, Plateau, measure, plateau_and_fall
 from probes.examples import TEACHES
 from probes.fitting import fit_logistic
-from probes.inputs import MIN_ROLLOUTS
+from probes.inputs import MIN_ROLLOUTS, check_activations
 from probes.linear import LinearProbe
 from probes.splits import folds_by_prompt, permuted_within
-from probes.trajectory import MeanTrajectory, Trajectory, average, score_tokens, sigmoid
+from probes.trajectory import MeanTrajectory, Trajectory, average, check_probe, score_tokens, sigmoid
 
 if TYPE_CHECKING:
     from interp.model import HookedModel
@@ -63,11 +63,11 @@ def measure_cliff(
     Raises:
         CliffscopeError: If the probe was made for another model, or no rollout has thinking that ends.
     """
-    probe.check_model(model.fingerprint, model.name)
+    site = check_probe(model, probe)
     chosen, transcripts, skipped = _measurable(model, rollouts)
     layers = list(range(model.n_layers)) if by_layer else []
     layer_probes, null_probes = _control_probes(
-        model, probe, chosen, transcripts, layers, n_shuffles, seed, batch_tokens
+        model, probe, site, chosen, transcripts, layers, n_shuffles, seed, batch_tokens
     )
     probes = [probe, *layer_probes, *null_probes]
     trajectories: list[Trajectory | None] = [None] * len(chosen)
@@ -128,6 +128,7 @@ def _measurable(
 def _control_probes(
     model: "HookedModel",
     probe: LinearProbe,
+    site: str,
     rollouts: Sequence[Rollout],
     transcripts: Sequence[Transcript],
     layers: Sequence[int],
@@ -141,9 +142,10 @@ def _control_probes(
     prompts = [rollouts[row].prompt for row in teaching]
     if min((labels == 0).sum(), (labels == 1).sum()) < MIN_ROLLOUTS // 2:
         return [], []
-    assert probe.site is not None  # checked by `score_tokens` too, but the capture comes first
-    sites = [*map(resid_post, layers), probe.site]
+    sites = [*map(resid_post, layers), site]
     edges = model.capture([transcripts[row] for row in teaching], sites, [EDGE], batch_tokens=batch_tokens)
+    for name in sites:
+        check_activations(edges[name], [rollouts[row].id for row in teaching], [EDGE])
     folds = folds_by_prompt(labels, prompts, seed=seed)
     place = {"model": model.name, "fingerprint": model.fingerprint, "position": EDGE}
 
@@ -159,7 +161,7 @@ def _control_probes(
         return by_layer, []
     rng = np.random.default_rng([seed, 2])
     shuffled = np.stack([permuted_within(folds, labels, rng) for _ in range(n_shuffles)], axis=1)
-    return by_layer, fit(probe.site, shuffled, probe.layer)
+    return by_layer, fit(site, shuffled, probe.layer)
 
 
 def _curves(trajectories: Sequence[Trajectory], outcomes: Sequence[str], seed: int) -> dict[str, MeanTrajectory]:

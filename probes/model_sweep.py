@@ -14,6 +14,7 @@ from interp.capture import BATCH_TOKENS
 from interp.errors import CliffscopeError
 from interp.sites import FINAL_NORM, resid_post, resolve_layer
 from probes.examples import Examples
+from probes.inputs import check_activations
 from probes.layer_sweep import LayerSweep
 from probes.linear import LinearProbe, Method
 from probes.metrics import ProbeMetrics
@@ -180,4 +181,8 @@ def _blocks(
     at_once = max(1, ACTIVATION_BYTES // one_layer)
     for start in range(0, len(layers), at_once):
         group = layers[start : start + at_once]
-        yield from zip(group, examples.activations(model, group, batch_tokens), strict=True)
+        activations = examples.activations(model, group, batch_tokens)
+        # All of them before the first is fitted: a model that overflows in a late layer shows at once.
+        for values in activations:
+            check_activations(values, examples.ids, examples.positions)
+        yield from zip(group, activations, strict=True)

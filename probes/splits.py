@@ -187,7 +187,8 @@ def _deal(groups: list[list[int]], y: Indices, n_folds: int) -> Indices:
 def _require_prompts(groups: list[list[int]], label: int) -> None:
     if len(groups) < 2:
         raise CliffscopeError(
-            f"prompts: class {label} has {len(groups)} different prompts; a split by prompt needs at least 2."
+            f"prompts: class {label} has {len(groups)} different prompts; a split by prompt needs at least 2: add "
+            f"{'refused harmful' if label else 'answered benign'} rollouts."
         )
 
 

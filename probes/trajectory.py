@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.batching import Batch
 from interp.capture import BATCH_TOKENS, stream
 from interp.errors import CliffscopeError
+from interp.sites import Site
 from interp.statistics import bootstrap_band
 from interp.transcripts import Transcript
 
@@ -82,6 +83,26 @@ def score_trajectories(
         yield row, Trajectory(transcripts[row], logits[0])
 
 
+def check_probe(model: "HookedModel", probe: "LinearProbe") -> str:
+    """The site at which a probe reads a model.
+
+    Raises:
+        CliffscopeError: If the probe was made for another model, or its site or width is none of the model's.
+    """
+    probe.check_model(model.fingerprint, model.name)
+    if probe.site is None:
+        raise CliffscopeError("probe: it does not say at which site it reads; give one with LinearProbe.at.")
+    site = Site.parse(probe.site, model.n_layers)
+    if site.name == "attn.hook_z":
+        raise CliffscopeError(f"probe: {site} holds one vector a head; a probe reads a vector of width d_model.")
+    if probe.d_model != model.d_model:
+        raise CliffscopeError(
+            f"probe: it is {probe.d_model} wide, and the residual stream of {model.name} {model.d_model}; "
+            "fit one for this model."
+        )
+    return str(site)
+
+
 def score_tokens(
     model: "HookedModel",
     probes: Sequence["LinearProbe"],
@@ -100,14 +121,11 @@ def score_tokens(
         batch_tokens: Token budget of a batch.
 
     Raises:
-        CliffscopeError: If a probe was made for another model.
+        CliffscopeError: If a probe does not fit the model (see `check_probe`), or activations are NaN or infinite.
     """
     by_site: dict[str, list[int]] = {}
     for number, probe in enumerate(probes):
-        probe.check_model(model.fingerprint, model.name)
-        if probe.site is None:
-            raise CliffscopeError("probe: it does not say at which site it reads; give one with LinearProbe.at.")
-        by_site.setdefault(probe.site, []).append(number)
+        by_site.setdefault(check_probe(model, probe), []).append(number)
     # One product a site for all its probes. A model spread over devices has its sites on several.
     weights = {site: torch.stack([probes[n].weight for n in numbers], dim=1) for site, numbers in by_site.items()}
     biases = {site: torch.tensor([probes[n].bias for n in numbers]) for site, numbers in by_site.items()}

@@ -50,6 +50,7 @@ def cliff(
     from probes.cliff_files import cliff_files, write_cliff
     from probes.cliff_run import measure_cliff
     from probes.linear import LinearProbe
+    from probes.trajectory import check_probe
 
     if out.suffix in (".json", ".html"):
         raise CliffscopeError(f"{out}: the table of rollouts is Parquet; give a name that ends with .parquet.")
@@ -57,7 +58,7 @@ def cliff(
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype)
     with about(probe):
-        fitted.check_model(hooked.fingerprint, hooked.name)
+        check_probe(hooked, fitted)
     with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:
         found = measure_cliff(
             hooked,

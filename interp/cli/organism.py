@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from interp.cli.options import Json, Seed
+from interp.errors import CliffscopeError
 
 app = typer.Typer(name="organism", help="Export or retrain the bundled calibration models.", no_args_is_help=True)
 
@@ -20,10 +21,23 @@ def export(
 
     Example: cliffscope organism export cliff --out cliff-checkpoint
     """
+    from safetensors import SafetensorError
+
     from interp.cli.output import emit
+    from interp.cli.session import quiet_libraries
     from interp.organisms import export as export_organism
 
-    export_organism(name, out)
+    quiet_libraries()
+    existed = out.exists()
+    try:
+        export_organism(name, out)
+    except (CliffscopeError, SafetensorError) as error:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        if isinstance(error, CliffscopeError):
+            raise
+        # How the library reports a full disk.
+        raise CliffscopeError(f"{out}: cannot be written ({error}).") from error
     rows = [("organism", name), ("folder", str(out))]
     emit({"organism": name, "out": str(out)}, as_json=as_json, title="Exported", rows=rows)
 

@@ -168,12 +168,13 @@ def score(
     from interp.progress import progress
     from probes.linear import LinearProbe
     from probes.scores import score_table, write_scores
+    from probes.trajectory import check_probe
 
     require_writable(out, inputs=(rollouts, probe))
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype)
     with about(probe):
-        fitted.check_model(hooked.fingerprint, hooked.name)
+        check_probe(hooked, fitted)
     with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:
         table = score_table(hooked, fitted, loaded, batch_tokens=batch_tokens, advance=bar.advance)
     write_scores(table, out)

@@ -13,6 +13,16 @@ from interp.sites import resolve_layer
 _NOISY = ("transformers", "transformer_lens", "huggingface_hub", "datasets")
 
 
+def quiet_libraries() -> None:
+    """Switches off the progress bars and notices of the libraries."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for library in _NOISY:
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
 def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> HookedModel:
     """The model, loaded quietly: the libraries' own progress bars and notices are not this command's output.
 
@@ -26,12 +36,7 @@ def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> Hook
     Raises:
         CliffscopeError: If there is no such model, or it has no chat template.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    for library in _NOISY:
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_libraries()
     model = HookedModel.load(name, device=device, dtype=dtype)
     if chat:
         model.chat.require_template()

@@ -4,6 +4,7 @@ Run as a script it imports what the commands import, and then forks for every re
 its own standard streams, exit code, working folder and limits, and can be killed. `Forks` is the tests' side of it.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -69,9 +70,10 @@ class Forks:
         return self.start(*arguments, cwd=cwd, file_size=file_size).wait()
 
     def close(self) -> None:
-        assert self._server.stdin is not None
+        assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
         self._server.wait(timeout=60)
+        self._server.stdout.close()
 
     def send(self, request: dict[str, Any]) -> None:
         assert self._server.stdin is not None
@@ -106,25 +108,28 @@ def serve() -> None:
         answers.flush()
 
 
+HEAVY = (
+    "datasets",
+    "plotly.graph_objects",
+    "transformer_lens.factories.architecture_adapter_factory",
+    "transformer_lens.model_bridge.sources",
+    "transformers.models.qwen3.modeling_qwen3",
+    "interp.cli.session",
+    "interp.model_generator",
+    "interp.organisms",
+    "probes.cliff_files",
+    "probes.cliff_run",
+    "probes.model_sweep",
+    "probes.scores",
+    "probes.sweep_figure",
+)
+
+
 def _import_all() -> None:
-    import datasets  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
+    for name in HEAVY:
+        importlib.import_module(name)
     import torch
-    import transformer_lens.factories.architecture_adapter_factory
-    import transformer_lens.model_bridge.sources  # noqa: F401
-    import transformers
 
-    import interp.cli.session
-    import interp.model_generator
-    import interp.organisms
-    import probes.cliff_files
-    import probes.cliff_run
-    import probes.model_sweep
-    import probes.scores
-    import probes.sweep_figure  # noqa: F401
-
-    # Imported on first use, and slowly.
-    transformers.AutoModelForCausalLM, transformers.AutoTokenizer, transformers.Qwen3ForCausalLM  # noqa: B018
     # The pool of threads does not survive a fork.
     torch.set_num_threads(1)
 

@@ -1,0 +1,595 @@
+"""Bad input: one line on standard error that says what is wrong, exit code 2, and the disk as it was before.
+
+One table drives it. A case runs in a folder of its own with good files, after what its `spoil` does to them.
+"""
+
+import json
+import os
+import pickle
+import shlex
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from interp.rollouts import Rollout, write_rollouts
+from probes.linear import LinearProbe
+from tests.cli import material
+from tests.cli.forks import Forks
+
+Spoil = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run, in a shell's notation, and pieces of the message. {tiny}, {nan}, … are checkpoints."""
+
+    name: str
+    command: str
+    says: Sequence[str]
+    spoil: Spoil = lambda folder: None
+    file_size: int | None = None
+
+
+ROLLOUTS = "--model {tiny} --rollouts rollouts.jsonl"
+FIT = f"probe fit {ROLLOUTS} --out out.safetensors"
+SWEEP = f"probe sweep {ROLLOUTS} --out sweep"
+SCORE = f"probe score {ROLLOUTS} --probe probe.safetensors --out out.parquet"
+CLIFF = f"cliff {ROLLOUTS} --probe probe.safetensors --out out.parquet"
+ROLLOUT = "rollout --model {tiny} --prompts prompts.csv --out out.jsonl --max-new-tokens 8"
+
+
+def on(command: str, model: str) -> str:
+    return command.replace("{tiny}", model)
+
+
+def text(name: str, content: str) -> Spoil:
+    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
+
+
+def octets(name: str, content: bytes) -> Spoil:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def line(number: int, content: str, name: str = "rollouts.jsonl") -> Spoil:
+    """Replaces a line, counted from 1."""
+
+    def spoil(folder: Path) -> None:
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        lines[number - 1] = content
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    return spoil
+
+
+def row(number: int, **changed: object) -> Spoil:
+    """Changes values of a rollout; a value of `...` takes the key away."""
+
+    def spoil(folder: Path) -> None:
+        old = json.loads((folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()[number - 1])
+        new = {key: value for key, value in {**old, **changed}.items() if value is not ...}
+        line(number, json.dumps(new))(folder)
+
+    return spoil
+
+
+def only(keep: Callable[[Rollout], object], **changed: Any) -> Spoil:
+    """Keeps some rollouts, with changed fields."""
+
+    def spoil(folder: Path) -> None:
+        kept = [replace(rollout, **changed) for rollout in material.rollouts() if keep(rollout)]
+        write_rollouts(folder / "rollouts.jsonl", kept)
+
+    return spoil
+
+
+def few(refused: int, benign: int) -> Spoil:
+    def spoil(folder: Path) -> None:
+        made = material.rollouts()
+        kept = [r for r in made if r.outcome == "refused"][:refused]
+        kept += [r for r in made if r.outcome == "benign"][:benign]
+        write_rollouts(folder / "rollouts.jsonl", kept)
+
+    return spoil
+
+
+def probe(**changed: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        replace(LinearProbe.load(folder / "probe.safetensors"), **changed).save(folder / "probe.safetensors")
+
+    return spoil
+
+
+def truncated(name: str) -> Spoil:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
+
+
+def tensors(weight: torch.Tensor, **metadata: str) -> Spoil:
+    held = {"weight": weight, "bias": torch.tensor(0.0)}
+    return lambda folder: save_file(held, folder / "probe.safetensors", metadata or None)
+
+
+COMMANDS = {"fit": FIT, "sweep": SWEEP, "score": SCORE, "cliff": CLIFF, "rollout": ROLLOUT}
+READERS = {name: COMMANDS[name] for name in ("fit", "sweep", "score", "cliff")}
+ALL_MODELS = {**COMMANDS, "inspect": "inspect --model {tiny}"}
+PROBE = {"format": "cliffscope.probe", "version": "1", "method": "logistic"}
+WORDS = "word " * 200
+
+CASES = [
+    # Files of rollouts.
+    *(
+        Case(f"{name}: rollouts missing", command.replace("rollouts.jsonl", "no.jsonl"), ["no.jsonl: no such file"])
+        for name, command in READERS.items()
+    ),
+    *(
+        Case(
+            f"{name}: rollouts empty",
+            command,
+            ["rollouts.jsonl: no rollouts", "cliffscope rollout"],
+            text("rollouts.jsonl", ""),
+        )
+        for name, command in READERS.items()
+    ),
+    Case("rollouts blank", FIT, ["rollouts.jsonl: no rollouts"], text("rollouts.jsonl", "\n  \n")),
+    Case("rollouts a folder", FIT.replace("rollouts.jsonl", "."), [".: cannot be read", "directory"]),
+    *(
+        Case(
+            f"{name}: broken JSON",
+            command,
+            ["rollouts.jsonl, line 3", "not valid JSON", "column 8"],
+            line(3, '{"id": x}'),
+        )
+        for name, command in READERS.items()
+    ),
+    Case("cut in the middle", FIT, ["rollouts.jsonl, line 48", "not valid JSON"], truncated("rollouts.jsonl")),
+    Case("line not an object", FIT, ["rollouts.jsonl, line 2", "expected a JSON object", "list"], line(2, "[1, 2]")),
+    Case("no thinking key", FIT, ["line 5", "no 'thinking'"], row(5, thinking=...)),
+    Case("misspelt key", FIT, ["line 5", "unknown 'catgory'"], row(5, catgory="x")),
+    Case("wrong type", FIT, ["line 7", "'harmful' must be true, false or null", "'yes'"], row(7, harmful="yes")),
+    Case("refused without response", FIT, ["line 1", "'refused' must be null"], row(1, response=None)),
+    Case("id twice", FIT, ["line 2", "'h0-0' is already on line 1"], row(2, id="h0-0")),
+    Case("half a character", FIT, ["line 4", "'prompt'", "surrogate"], row(4, prompt="a \ud800")),
+    Case("not UTF-8", FIT, ["rollouts.jsonl", "not UTF-8"], octets("rollouts.jsonl", b'{"id": "\xff"}\n')),
+    Case("a CSV", FIT.replace("rollouts.jsonl", "prompts.csv"), ["prompts.csv, line 1", "not valid JSON"]),
+    # What the rollouts are.
+    *(
+        Case(
+            f"{name}: one class",
+            COMMANDS[name],
+            ["rollouts.jsonl", "one class only", "none answered a benign prompt"],
+            only(lambda r: r.harmful),
+        )
+        for name in ("fit", "sweep")
+    ),
+    Case("none refused", FIT, ["rollouts.jsonl", "none refused a harmful prompt"], only(lambda r: not r.refused)),
+    Case(
+        "not judged",
+        FIT,
+        ["rollouts.jsonl", "one class only", "48 left out: not judged"],
+        only(lambda r: True, refused=None),
+    ),
+    Case(
+        "not labelled",
+        FIT,
+        ["48 left out: not known whether the prompt is harmful"],
+        only(lambda r: True, harmful=None),
+    ),
+    *(
+        Case(
+            f"{name}: fewer than 8",
+            COMMANDS[name],
+            ["rollouts.jsonl", "3 refused and 4 benign", "at least 8"],
+            few(3, 4),
+        )
+        for name in ("fit", "sweep")
+    ),
+    Case("one of a class", FIT, ["rollouts.jsonl", "1 different prompts", "add refused harmful"], few(1, 12)),
+    Case(
+        "no thinking, cliff",
+        CLIFF,
+        ["rollouts.jsonl", "thinking absent", "reasoning model"],
+        only(lambda r: True, thinking=None),
+    ),
+    Case(
+        "unclosed, cliff",
+        CLIFF,
+        ["rollouts.jsonl", "thinking unclosed", "--max-new-tokens"],
+        only(lambda r: True, response=None, refused=None),
+    ),
+    Case("empty thinking, cliff", CLIFF, ["rollouts.jsonl", "thinking empty"], only(lambda r: True, thinking="")),
+    Case("no thinking, fit", FIT, ["rollouts.jsonl", "lacks close:-1"], only(lambda r: True, thinking=None)),
+    Case("no thinking, sweep", SWEEP, ["rollouts.jsonl", "lacks think:0.25"], only(lambda r: True, thinking=None)),
+    *(
+        Case(
+            f"{name}: too long",
+            COMMANDS[name].replace("{tiny}", "{short}"),
+            ["rollouts.jsonl", "rollout '", "the limit is 32"],
+        )
+        for name in READERS
+    ),
+    # Probes.
+    *(
+        case
+        for name in ("score", "cliff")
+        for case in (
+            Case(f"{name}: no probe", COMMANDS[name].replace("probe.saf", "no.saf"), ["no.safetensors: no such file"]),
+            Case(
+                f"{name}: other model",
+                on(COMMANDS[name], "{deeper}"),
+                ["probe.safetensors", "n_layers 4 there, 5 here", "fit one for this model"],
+            ),
+            Case(
+                f"{name}: pickle",
+                COMMANDS[name],
+                ["probe.safetensors", "not a safetensors file"],
+                octets("probe.safetensors", pickle.dumps({"weight": [1.0]})),
+            ),
+            Case(
+                f"{name}: truncated",
+                COMMANDS[name],
+                ["probe.safetensors", "not a safetensors file"],
+                truncated("probe.safetensors"),
+            ),
+        )
+    ),
+    Case(
+        "probe a torch file",
+        SCORE,
+        ["probe.safetensors", "not a safetensors file"],
+        lambda folder: torch.save({"weight": torch.ones(3)}, folder / "probe.safetensors"),
+    ),
+    Case("probe empty", SCORE, ["probe.safetensors", "not a safetensors file"], octets("probe.safetensors", b"")),
+    Case("probe a folder", SCORE.replace("--probe probe.safetensors", "--probe ."), [".: no such file"]),
+    Case("other safetensors", SCORE, ["probe.safetensors: not a probe", "cliffscope.probe"], tensors(torch.ones(32))),
+    Case(
+        "probe of the future",
+        SCORE,
+        ["probe.safetensors", "version '9'"],
+        tensors(torch.ones(32), **{**PROBE, "version": "9"}),
+    ),
+    Case("probe with NaN", SCORE, ["probe.safetensors", "NaN"], tensors(torch.full((32,), float("nan")), **PROBE)),
+    Case(
+        "probe of wrong shape",
+        SCORE,
+        ["probe.safetensors", "expected weight [d_model]"],
+        tensors(torch.ones(3, 32), **PROBE),
+    ),
+    Case("probe without a site", SCORE, ["probe.safetensors", "site"], tensors(torch.ones(32), **PROBE)),
+    Case("probe without a site, cliff", CLIFF, ["probe.safetensors", "site"], tensors(torch.ones(32), **PROBE)),
+    Case(
+        "probe of another width",
+        SCORE,
+        ["probe.safetensors", "7 wide", "32"],
+        probe(weight=torch.ones(7), fingerprint={}),
+    ),
+    Case(
+        "probe of another width, cliff",
+        CLIFF,
+        ["probe.safetensors", "7 wide", "32"],
+        probe(weight=torch.ones(7), fingerprint={}),
+    ),
+    Case(
+        "probe at an unknown site",
+        SCORE,
+        ["probe.safetensors", "blocks.1.hook_nothing"],
+        probe(site="blocks.1.hook_nothing"),
+    ),
+    Case(
+        "probe at an unknown layer",
+        CLIFF,
+        ["probe.safetensors", "no layer 77"],
+        probe(site="blocks.77.hook_resid_post"),
+    ),
+    Case("probe per head", SCORE, ["probe.safetensors", "attn.hook_z"], probe(site="blocks.1.attn.hook_z")),
+    # Models.
+    *(
+        case
+        for name, command in ALL_MODELS.items()
+        for case in (
+            Case(f"{name}: unknown model", on(command, "nobody/nothing"), ["'nobody/nothing'", "cannot be loaded"]),
+            Case(
+                f"{name}: unmapped", on(command, "{unmapped}"), ["Architecture", "TransformerLens", "supported model"]
+            ),
+        )
+    ),
+    *(
+        case
+        for name, command in COMMANDS.items()
+        for case in (
+            Case(f"{name}: no chat template", on(command, "{untemplated}"), ["chat template", "instruction-tuned"]),
+            Case(f"{name}: NaN", on(command, "{nan}"), ["NaN", "float32"]),
+        )
+    ),
+    Case("NaN, sampled", on(ROLLOUT, "{nan}") + " --temperature 1", ["NaN", "float32"]),
+    Case("model folder missing", "inspect --model ./no-such-folder", ["'./no-such-folder'", "no such folder"]),
+    Case("model path missing", "inspect --model {tiny}/no-such-folder", ["no-such-folder'", "no such folder"]),
+    Case(
+        "model folder empty",
+        "inspect --model folder",
+        ["'folder'", "no config.json"],
+        lambda folder: (folder / "folder").mkdir(),
+    ),
+    Case("model a file", "inspect --model rollouts.jsonl", ["'rollouts.jsonl'", "folder"]),
+    Case("model without weights", "inspect --model {weightless}", ["weightless", "cannot be loaded"]),
+    Case("weights truncated", "inspect --model {torn}", ["torn", "cannot be loaded"]),
+    Case("weights pickled", "inspect --model {pickled}", ["pickled", "cannot be loaded", "safetensors"]),
+    Case("weights of other sizes", "inspect --model {misfit}", ["misfit", "cannot be loaded"]),
+    Case("config broken", "inspect --model {misconfigured}", ["misconfigured", "cannot be loaded"]),
+    Case("model without tokenizer", "inspect --model {mute}", ["mute", "tokenizer"]),
+    Case("unknown model type", "inspect --model {foreign}", ["foreign", "cannot be loaded"]),
+    Case("unknown organism", "inspect --model organism:dolphin", ["dolphin", "cliff", "aligned"]),
+    Case("no model named", "inspect --model ''", ["Model ''", "config.json"]),
+    # Options.
+    Case("unknown device", "inspect --model {tiny} --device quantum", ["'quantum'", "cannot be used"]),
+    Case("absent device", "inspect --model {tiny} --device xla:7", ["'xla:7'", "cannot be used"]),
+    Case("device without memory", "inspect --model {tiny} --device meta", ["'meta'", "cannot be used"]),
+    Case("unknown dtype", "inspect --model {tiny} --dtype int4", ["'int4'", "float32", "bfloat16"]),
+    Case("unknown position", FIT + " --position edge", ["'edge'", "close:-1"]),
+    Case("position beyond", FIT + " --position close:-99", ["rollouts.jsonl", "lacks close:-99"]),
+    Case("unknown positions", SWEEP + " --positions inst,think:2", ["'think:2'", "from 0 to 1"]),
+    Case("no position", SWEEP + " --positions inst,", ["''", "not a position"]),
+    Case("no such layer", FIT + " --layer 4", ["layer 4", "0 to 3"]),
+    Case("no such negative layer", FIT + " --layer -5", ["layer -5", "0 to 3"]),
+    Case("layer in words", FIT + " --layer last", ["--layer 'last'", "auto", "norm"]),
+    Case("layers in words", SWEEP + " --layers 0,last", ["--layers '0,last'", "all"]),
+    Case("no such layers", SWEEP + " --layers 0,4", ["layer 4", "0 to 3"]),
+    # Where to write.
+    *(
+        case
+        for name, command in COMMANDS.items()
+        for case in (
+            Case(
+                f"{name}: under a file",
+                command.replace("--out ", "--out prompts.csv/"),
+                ["prompts.csv", "not a folder"],
+            ),
+            Case(
+                f"{name}: no place",
+                command.replace("--out ", "--out /proc/none/"),
+                ["/proc/none/", "cannot be written"],
+            ),
+        )
+    ),
+    *(
+        Case(
+            f"{name}: out a folder",
+            command.replace("--out out", "--out folder #"),
+            ["folder: is a folder", "file name"],
+            lambda folder: (folder / "folder").mkdir(),
+        )
+        for name, command in COMMANDS.items()
+        if name != "sweep"
+    ),
+    Case("sweep: out a file", SWEEP.replace("--out sweep", "--out prompts.csv"), ["prompts.csv", "not a folder"]),
+    Case(
+        "out a pipe",
+        SCORE.replace("out.parquet", "pipe"),
+        ["pipe", "not a regular file"],
+        lambda folder: os.mkfifo(folder / "pipe"),
+    ),
+    Case("out the rollouts", FIT.replace("out.saf", "./rollouts.jsonl #"), ["rollouts.jsonl: is an input"]),
+    Case("out the probe", SCORE.replace("out.parquet", "probe.safetensors"), ["probe.safetensors: is an input"]),
+    Case("out the prompts", ROLLOUT.replace("out.jsonl", "prompts.csv") + " --restart", ["prompts.csv: is an input"]),
+    Case(
+        "beside out the rollouts",
+        CLIFF.replace("rollouts.jsonl", "out.json"),
+        ["out.json: is an input"],
+        lambda folder: (folder / "rollouts.jsonl").rename(folder / "out.json"),
+    ),
+    Case("cliff to JSON", CLIFF.replace("out.parquet", "out.json"), ["out.json", ".parquet"]),
+    *(
+        Case(
+            f"{name}: full disk",
+            command,
+            ["cannot be written", "File too large", "out" if name != "sweep" else "sweep"],
+            file_size=100,
+        )
+        for name, command in COMMANDS.items()
+    ),
+    Case("cliff: disk full later", CLIFF, ["out.html: cannot be written"], file_size=100_000),
+    Case("export: full disk", "organism export cliff --out folder", ["folder: cannot be written"], file_size=100_000),
+    Case("export: over a file", "organism export cliff --out prompts.csv", ["prompts.csv: cannot be written"]),
+    Case("export: unknown", "organism export dolphin --out folder", ["dolphin", "cliff"]),
+    # Prompts.
+    Case("prompts missing", ROLLOUT.replace("prompts.csv", "no.csv"), ["no.csv: no such file"]),
+    Case("prompts empty", ROLLOUT, ["prompts.csv: the file is empty"], text("prompts.csv", "")),
+    Case("prompts: header only", ROLLOUT, ["prompts.csv: no prompts"], text("prompts.csv", "goal,harmful\n")),
+    Case(
+        "prompts: wrong columns",
+        ROLLOUT,
+        ["prompts.csv: no prompt column", "'ask', 'harmful'"],
+        text("prompts.csv", "ask,harmful\nHow?,1\n"),
+    ),
+    Case("prompts: no such column", ROLLOUT + " --column ask", ["prompts.csv: no column 'ask'", "'goal'"]),
+    Case(
+        "prompts: ragged",
+        ROLLOUT,
+        ["prompts.csv, line 3", "3 fields"],
+        text("prompts.csv", "goal,harmful\nA?,1\nB, or C?,1\n"),
+    ),
+    Case(
+        "prompts: empty cell",
+        ROLLOUT,
+        ["prompts.csv, line 3", "empty"],
+        text("prompts.csv", "goal,harmful\nA?,1\n,1\n"),
+    ),
+    Case(
+        "prompts: odd label",
+        ROLLOUT,
+        ["prompts.csv, line 2", "'perhaps'"],
+        text("prompts.csv", "goal,harmful\nA?,perhaps\n"),
+    ),
+    Case("prompts: against the label", ROLLOUT + " --label benign", ["prompts.csv, line 2", "harmful = true"]),
+    Case(
+        "prompts: broken JSON",
+        ROLLOUT.replace("prompts.csv", "p.jsonl"),
+        ["p.jsonl, line 2", "not valid JSON"],
+        text("p.jsonl", '{"prompt": "A?"}\n{"prompt": \n'),
+    ),
+    Case(
+        "prompts: unknown kind",
+        ROLLOUT.replace("prompts.csv", "p.txt"),
+        ["p.txt: unknown kind of file", ".csv"],
+        text("p.txt", "A?\n"),
+    ),
+    Case(
+        "prompts: not Parquet",
+        ROLLOUT.replace("prompts.csv", "p.parquet"),
+        ["p.parquet: not a Parquet file"],
+        text("p.parquet", "A?\n"),
+    ),
+    Case("prompts: hub unreachable", ROLLOUT.replace("prompts.csv", "nobody/nothing"), ["nobody/nothing", "hub"]),
+    Case(
+        "prompt too long",
+        on(ROLLOUT, "{short}"),
+        ["prompt 'word word", "the limit is 32"],
+        text("prompts.csv", f"goal\n{WORDS}\n"),
+    ),
+    Case(
+        "prompt fills the context",
+        on(ROLLOUT, "{short}"),
+        ["32 tokens", "no room"],
+        text("prompts.csv", "goal\n" + "7" * 24 + "\n"),
+    ),
+    # Generation.
+    Case("neither model nor endpoint", ROLLOUT.replace("--model {tiny}", ""), ["--model", "--endpoint"]),
+    Case(
+        "endpoint unreachable",
+        ROLLOUT + " --endpoint http://127.0.0.1:{port}",
+        ["http://127.0.0.1:", "cannot be reached", "server runs"],
+    ),
+    Case("endpoint no URL", ROLLOUT + " --endpoint localhost", ["'localhost'", "http://"]),
+    Case("out of unknown making", ROLLOUT, ["out.jsonl: is there already", "--restart"], text("out.jsonl", "mine\n")),
+]
+
+# Typer words these itself: more lines, but the same exit code and nothing written.
+USAGE = [
+    "inspect",
+    "inspect --model {tiny} --modle x",
+    "conjure",
+    "probe guess",
+    FIT.replace("--out out.safetensors", ""),
+    FIT + " --seed -1",
+    FIT + " --seed 4294967296",
+    FIT + " --seed one",
+    FIT + " --method forest",
+    FIT + " --batch-tokens 0",
+    SWEEP + " --shuffles -1",
+    CLIFF + " --plateau median",
+    ROLLOUT + " --label evil",
+    ROLLOUT + " --limit 0",
+    ROLLOUT + " --temperature -1",
+    ROLLOUT + " --max-new-tokens 0",
+    "organism export --out folder",
+    "demo --n-harmful 3",
+]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str, str]:
+    """The good checkpoint and bad ones, by name."""
+    root = tmp_path_factory.mktemp("models")
+    material.checkpoint(root / "short", n_ctx=32)
+    material.checkpoint(root / "deeper", n_layers=5)
+    material.checkpoint(root / "untemplated", style="none")
+    material.with_nan(checkpoint, root / "nan")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    unmapped = transformers.HeliumConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    material.save(transformers.HeliumForCausalLM(unmapped), tokenizer, root / "unmapped")
+
+    def spoiled(name: str, spoil: Spoil) -> None:
+        folder = root / name
+        folder.mkdir()
+        for file in checkpoint.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        spoil(folder)
+
+    def config(**changed: object) -> Spoil:
+        def spoil(folder: Path) -> None:
+            old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            (folder / "config.json").write_text(json.dumps({**old, **changed}), encoding="utf-8")
+
+        return spoil
+
+    def pickled(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        torch.save({"a": torch.ones(2)}, folder / "pytorch_model.bin")
+
+    spoiled("weightless", lambda folder: (folder / "model.safetensors").unlink())
+    spoiled("torn", truncated("model.safetensors"))
+    spoiled("pickled", pickled)
+    spoiled("misfit", config(hidden_size=64))
+    spoiled("misconfigured", text("config.json", "{"))
+    spoiled("mute", lambda folder: [file.unlink() for file in folder.glob("tokenizer*")])
+    spoiled("foreign", config(model_type="never-heard-of", architectures=["NeverForCausalLM"]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"tiny": str(checkpoint), "port": str(port), **{path.name: str(path) for path in root.iterdir()}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, data: Path) -> Path:
+    """A working folder with good files."""
+    for name in ("rollouts.jsonl", "prompts.csv", "probe.safetensors"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder, hidden files and all."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def arguments(command: str, models: dict[str, str]) -> list[str]:
+    return shlex.split(command.format(**models), comments=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_bad_input(case: Case, forks: Forks, models: dict[str, str], folder: Path) -> None:
+    case.spoil(folder)
+    before = contents(folder)
+    done = forks.run(*arguments(case.command, models), cwd=folder, file_size=case.file_size)
+    assert done.code == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("cliffscope: error: ")
+    assert done.stderr.endswith("\n") and done.stderr.count("\n") == 1, done.stderr
+    for piece in case.says:
+        assert piece in done.stderr, (piece, done.stderr)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("command", USAGE)
+def test_usage(command: str, forks: Forks, models: dict[str, str], folder: Path) -> None:
+    before = contents(folder)
+    done = forks.run(*arguments(command, models), cwd=folder)
+    assert done.code == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "--help" in done.stderr
+    assert contents(folder) == before
+
+
+def test_a_case_name_is_used_once() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_must_not_be_written_into(forks: Forks, models: dict[str, str], folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    done = forks.run(*arguments(FIT.replace("out.saf", "locked/out.saf"), models), cwd=folder)
+    assert done.code == 2 and "locked/out.safetensors: cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize("command", [FIT, CLIFF, "rollout --model {tiny} --prompts prompts.csv --out out.jsonl"])
+def test_bad_input_with_json(command: str, forks: Forks, models: dict[str, str], folder: Path) -> None:
+    for name in ("rollouts.jsonl", "prompts.csv"):
+        (folder / name).write_text("", encoding="utf-8")
+    done = forks.run(*arguments(command, models), "--json", cwd=folder)
+    assert done.code == 2 and done.stdout == "" and done.stderr.startswith("cliffscope: error: ")
