@@ -17,9 +17,7 @@ from interp.errors import CliffscopeError
 from interp.files import write_atomically
 
 
-def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> None:
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes float32 tensors and metadata as one safetensors file, atomically.
 
     Args:
@@ -61,7 +59,5 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     for name, tensor in tensors.items():
         broken = tensor.numel() - int(torch.isfinite(tensor).sum())
         if broken:
-            raise CliffscopeError(
-                f"{path}: {broken} NaN or infinite values in {name!r}; make it again."
-            )
+            raise CliffscopeError(f"{path}: {broken} NaN or infinite values in {name!r}; make it again.")
     return tensors, metadata
