@@ -15,7 +15,8 @@ from interp.errors import CliffscopeError
 
 app = typer.Typer(
     name="cliffscope",
-    help="Find where a reasoning model that knows a request is harmful stops refusing it, and what causes it.",
+    help="Find where a reasoning model that knows a request is harmful stops refusing it, and what causes it.\n\n"
+    "Example: cliffscope demo --out runs/demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +37,7 @@ def main() -> None:
             # The libraries' warnings are for programmers; `python -W` brings them back.
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
-            app()
+            app(prog_name="cliffscope")
     except CliffscopeError as error:
         message = " ".join(str(error).split())
         sys.stderr.write(f"cliffscope: error: {message}\n")

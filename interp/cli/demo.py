@@ -59,8 +59,10 @@ def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) 
     from interp.model_generator import ModelGenerator
     from interp.rollout_job import run
 
-    generator = ModelGenerator(model, max_new_tokens=MAX_NEW_TOKENS, seed=seed)
-    job = run(prompts, generator.generate, out, generator.settings, batch_size=64, judge=KeywordJudge(), restart=True)
+    # Each step of so small a model costs the same for many rows as for few: large batches.
+    size = 120
+    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=size * model.n_ctx)
+    job = run(prompts, generator.generate, out, generator.settings, batch_size=size, judge=KeywordJudge(), restart=True)
     return job.rollouts
 
 

@@ -8,7 +8,12 @@ import typer
 from interp.cli.options import Json, Seed
 from interp.errors import CliffscopeError
 
-app = typer.Typer(name="organism", help="Export or retrain the bundled calibration models.", no_args_is_help=True)
+app = typer.Typer(
+    name="organism",
+    help="Export or retrain the bundled calibration models.\n\n"
+    "Example: cliffscope organism export cliff --out cliff-checkpoint",
+    no_args_is_help=True,
+)
 
 
 @app.command()

@@ -11,7 +11,12 @@ from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Model, 
 if TYPE_CHECKING:
     from probes.sweep import ProbeSweep
 
-app = typer.Typer(name="probe", help="Fit, sweep and apply linear refusal probes.", no_args_is_help=True)
+app = typer.Typer(
+    name="probe",
+    help="Fit, sweep and apply linear refusal probes.\n\n"
+    "Example: cliffscope probe fit --model organism:cliff --rollouts rollouts.jsonl --out probe.safetensors",
+    no_args_is_help=True,
+)
 
 POSITIONS = "inst,post_inst,think:0.25,think:0.5,think:0.75,think:1,close:-2,close:-1"
 
@@ -41,7 +46,9 @@ def fit(
         str, typer.Option("--layer", help="auto, a number, or norm (the output of the final norm).")
     ] = "auto",
     position: Annotated[str, typer.Option("--position", help="Where to read; close:-1 is the edge.")] = "close:-1",
-    method: Annotated[Method, typer.Option("--method")] = Method.LOGISTIC,
+    method: Annotated[
+        Method, typer.Option("--method", help="Logistic regression, or the difference of the class means.")
+    ] = Method.LOGISTIC,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     device: Device = "auto",

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from interp.errors import CliffscopeError
+from interp.loading import ORGANISM
 from interp.model import HookedModel
 from interp.sites import resolve_layer
 
@@ -37,6 +40,9 @@ def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> Hook
         CliffscopeError: If there is no such model, or it has no chat template.
     """
     quiet_libraries()
+    if name.startswith(ORGANISM):
+        # So small a model runs no faster on several threads, and far slower where other programs want the cores.
+        torch.set_num_threads(1)
     model = HookedModel.load(name, device=device, dtype=dtype)
     if chat:
         model.chat.require_template()
