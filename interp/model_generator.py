@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import Any
 
 from interp.errors import CliffscopeError
+from interp.generation import BATCH_TOKENS
 from interp.model import HookedModel
 from interp.prompts import Prompt
 from interp.rollouts import Rollout
@@ -22,6 +23,7 @@ class ModelGenerator:
         temperature: 0 for the most probable token.
         seed: A prompt's noise depends on this and the prompt's id alone.
         system: A system prompt, if any.
+        batch_tokens: Token budget of a batch, prompts and new tokens together.
     """
 
     model: HookedModel
@@ -29,6 +31,7 @@ class ModelGenerator:
     temperature: float = 0.0
     seed: int = 0
     system: str | None = None
+    batch_tokens: int = BATCH_TOKENS
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,7 +55,11 @@ class ModelGenerator:
         """
         transcripts = self._transcripts(prompts)
         generated = self.model.generate(
-            transcripts, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
+            transcripts,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            batch_tokens=self.batch_tokens,
         )
         chat = self.model.chat
         return [
