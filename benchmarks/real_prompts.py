@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 from interp.cli.session import open_model
+from interp.positions import EDGE
 from interp.rollouts import read_rollouts
 from interp.statistics import auroc, auroc_interval
 from probes.examples import Examples
-from probes.model_sweep import EDGE, fit_probe
+from probes.model_sweep import fit_probe
 from probes.sweep import SweepOptions
 
 

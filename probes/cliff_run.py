@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interp.capture import BATCH_TOKENS
 from interp.errors import CliffscopeError
+from interp.positions import EDGE
 from interp.rollouts import Rollout
 from interp.sites import resid_post
 from interp.statistics import bootstrap_interval
@@ -26,7 +27,6 @@ from probes.trajectory import MeanTrajectory, Trajectory, average, check_probe, 
 if TYPE_CHECKING:
     from interp.model import HookedModel
 
-EDGE = "close:-1"
 N_SHUFFLES = 39
 """Probes on shuffled labels; 39 make 1/40 the smallest p."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = 4_000_000_000
 """Activations held at once; a sweep over more reads the model in several passes, a group of layers each."""
 
-EDGE = "close:-1"
-
 
 def make_plan(examples: Examples, options: SweepOptions) -> SweepPlan:
     """The sweep's random choices for these examples."""

@@ -68,9 +68,10 @@ def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) 
 
 def _probe(model: "HookedModel", rollouts: "Sequence[Rollout]", out: Path, seed: int) -> "LinearProbe":
     """Sweeps all layers and positions, and saves the probe at the edge of the layer that the sweep chooses."""
+    from interp.positions import EDGE
     from interp.progress import progress
     from probes.examples import Examples
-    from probes.model_sweep import EDGE, probe_of, sweep_model
+    from probes.model_sweep import probe_of, sweep_model
     from probes.sweep import SweepOptions
     from probes.sweep_figure import write_sweep_html
 
@@ -138,7 +139,7 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
         ("AUROC, held-out categories", probe["auroc_heldout_category"]),
         *((f"{o}: plateau → edge", _arrow(figures, o)) for o in ("complied", "refused", "benign")),
         ("mean cliff", figures["mean"]),
-        ("seconds", summary["seconds"]),
+        ("seconds", f"{summary['seconds']:.1f}"),
     ]
     note = f"{cliff.evidence}\nThe picture: {out / 'cliff.html'}. All figures: {out / 'summary.json'}."
     emit(summary, as_json=as_json, title=f"{summary['model']}: {cliff.verdict}", rows=rows, note=note)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,11 @@ from torch import Tensor
 from interp.errors import CliffscopeError
 from interp.judges.protocol import Judgement
 from interp.offsets import Encoder
+from interp.positions import EDGE
 from interp.rollouts import Rollout
+
+if TYPE_CHECKING:
+    from interp.model import HookedModel
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,23 @@ class RefusalLogitJudge:
     edge_logits: Callable[[Sequence[Rollout]], Float[Tensor, "rollout d_vocab"]]
     token_ids: tuple[int, ...]
     threshold: float = 0.0
+
+    @classmethod
+    def of(
+        cls, model: "HookedModel", openings: RefusalOpenings | None = None, threshold: float = 0.0
+    ) -> "RefusalLogitJudge":
+        """Reads the model's own logits at the edge; interventions that are active on it act.
+
+        Raises:
+            CliffscopeError: If the tokenizer has no token that starts a refusal. Judging raises it for a rollout
+                without thinking.
+        """
+        tokens = refusal_token_ids(model.tokenizer, model.chat.thinking.close, openings)
+
+        def edge_logits(rollouts: Sequence[Rollout]) -> Tensor:
+            return model.logits(model.transcripts().build_all(rollouts), [EDGE])[:, 0]
+
+        return cls(edge_logits, tokens, threshold)
 
     @property
     def name(self) -> str:

@@ -8,10 +8,11 @@ import torch
 
 from interp.errors import CliffscopeError
 from interp.model import HookedModel
+from interp.positions import EDGE
 from interp.rollouts import Rollout
 from probes.examples import Examples
 from probes.linear import LinearProbe
-from probes.model_sweep import EDGE, fit_probe, make_plan, parts_folder, sweep_model
+from probes.model_sweep import fit_probe, make_plan, parts_folder, sweep_model
 from probes.sweep import SweepOptions
 from tests.architectures import random_model
 from tests.interp.chat_tokenizers import make
