@@ -130,6 +130,39 @@ def test_generation_agrees_with_whole_text_passes(model: HookedModel) -> None:
         assert len(new) == 6 or predicted[len(new)] == 2  # or it ended by itself
 
 
+def test_values_under_the_kv_cache_are_those_of_whole_text_passes(model: HookedModel) -> None:
+    """Every site at every token, as seen while generating in a left-padded batch, against one pass over the text."""
+
+    class Record:
+        def __init__(self) -> None:
+            self.values: dict[tuple[str, str, int], Tensor] = {}
+
+        def sites(self, model: HookedModel) -> list[str]:
+            return [f"blocks.{layer}.{site}" for layer in range(3) for site in ("attn.hook_z", "hook_resid_post")]
+
+        def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
+            for row, transcript in enumerate(tokens.transcripts):
+                for column, index in enumerate(tokens.index[row].tolist()):
+                    if index >= 0:
+                        self.values[site, transcript.id, index] = value[row, column].clone()
+            return value
+
+    prompts, record = texts([5, 11, 8]), Record()
+    with model.intervene(record):
+        generated = model.generate(prompts, max_new_tokens=6)
+    compared = 0
+    for prompt, new in zip(prompts, generated, strict=True):
+        # The last token generated is never read again.
+        whole = Transcript.from_ids(prompt.id, [*prompt.input_ids, *new[:-1]])
+        captured = model.capture([whole], record.sites(model), range(len(whole)))
+        for site in record.sites(model):
+            for index in range(len(whole)):
+                seen = record.values[site, prompt.id, index]
+                torch.testing.assert_close(seen, captured[site][0, index], **TOLERANCE)
+                compared += 1
+    assert compared > 3 * 6 * 8
+
+
 @pytest.fixture
 def qwen() -> HookedModel:
     return HookedModel(random_model("qwen3"), name="qwen3")
