@@ -72,13 +72,11 @@ class JobLog:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         data = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
-        before = os.fstat(self._descriptor).st_size
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)  # no half line; a log in which nothing stands is removed
             raise CliffscopeError(
                 f"{self.out}: cannot be written ({error.strerror or error}); what was finished before is kept: "
                 "make room and run the same command again."

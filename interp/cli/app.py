@@ -42,6 +42,8 @@ def main() -> None:
         message = " ".join(str(error).split())
         sys.stderr.write(f"cliffscope: error: {message}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("cliffscope: interrupted\n")
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer ends like this, without a word, on a keyboard interrupt.
+        if end.code == 130:
+            sys.stderr.write("cliffscope: interrupted\n")
+        raise

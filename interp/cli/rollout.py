@@ -78,8 +78,10 @@ def _require_reachable(endpoint: str) -> None:
     import httpx
 
     try:
-        httpx.get(endpoint, timeout=10)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        httpx.get(endpoint, timeout=httpx.Timeout(2, connect=10))
+    except httpx.ReadTimeout:
+        pass  # It is there, and busy.
+    except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise CliffscopeError(
             f"endpoint {endpoint}: cannot be reached ({reason}); check the address and that the server runs."

@@ -395,6 +395,8 @@ CASES = [
     Case("cliff: disk full later", CLIFF, ["out.html: cannot be written"], file_size=100_000),
     Case("export: full disk", "organism export cliff --out folder", ["folder: cannot be written"], file_size=100_000),
     Case("export: over a file", "organism export cliff --out prompts.csv", ["prompts.csv: cannot be written"]),
+    Case("demo: under a file", "demo --out prompts.csv", ["prompts.csv", "not a folder"]),
+    Case("demo: unknown organism", "demo --out out --model organism:dolphin", ["dolphin", "cliff", "aligned"]),
     Case("export: unknown", "organism export dolphin --out folder", ["dolphin", "cliff"]),
     # Prompts.
     Case("prompts missing", ROLLOUT.replace("prompts.csv", "no.csv"), ["no.csv: no such file"]),

@@ -1,10 +1,12 @@
 """Each command on good input: what it writes and prints, against the Python interface and by hand."""
 
 import contextlib
+import http.server
 import io
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,42 @@ def test_rollout_with_a_label_a_limit_and_a_seed(forks: Forks, checkpoint: Path,
     first, same, other = run(0, "a.jsonl"), run(0, "b.jsonl"), run(1, "c.jsonl")
     assert first == same and first != other
     assert [r.harmful for r in first] == [False] * 3
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """A chat server that thinks about the last word."""
+
+    def do_GET(self) -> None:
+        self._answer({"data": [{"id": "served"}]} if self.path == "/v1/models" else {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        word = asked["messages"][-1]["content"].split()[-1]
+        text = f"<think>\nIt is about {word}\n</think>\n\nI'm sorry, I can't help with that."
+        self._answer({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+
+    def _answer(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200 if "detail" not in str(content) else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_rollout_by_an_endpoint(forks: Forks, data: Path, tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        words = ("rollout", "--endpoint", url, "--prompts", data / "plain.csv", "--label", "harmful")
+        found = payload(forks.run(*words, "--out", tmp_path / "r.jsonl", "--json"))
+        server.shutdown()
+    assert found["outcomes"] == {"refused": 6}
+    made = read_rollouts(tmp_path / "r.jsonl")
+    assert [r.thinking for r in made] == [f"It is about {r.prompt.split()[-1]}" for r in made]
+    assert {r.model for r in made} == {"served"}
 
 
 @pytest.mark.parametrize("layer", ["auto", "0", "-1", "norm"])
@@ -324,6 +362,30 @@ def test_organism_train_tells_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     facts = {"steps": 3, "loss": None, "where": str(tmp_path)}
     assert json.loads(printed.getvalue()) == {"out": "w", "facts": facts}
     assert told == {"out": Path("w"), "seed": 7, "quick": True}
+
+
+@pytest.mark.slow
+def test_demo(forks: Forks, tmp_path: Path) -> None:
+    """The shape of its files and that they agree; what they must say is another test's matter."""
+    out = tmp_path / "demo"
+    found = payload(forks.run("demo", "--out", out, "--n-harmful", 48, "--n-benign", 48, "--json"))
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == found
+    made, cliffs = read_rollouts(out / "rollouts.jsonl"), pd.read_parquet(out / "cliff.parquet")
+    assert len(made) == 96 and found["seconds"] > 0
+    harmful, benign = ([r for r in made if r.harmful is value] for value in (True, False))
+    assert found["asr"]["base"] == sum(r.outcome == "complied" for r in harmful) / 48
+    assert found["refusal_benign"]["base"] == sum(bool(r.refused) for r in benign) / 48
+    assert found["cliff"]["n_complied"] == (cliffs["outcome"] == "complied").sum()
+    probe = LinearProbe.load(out / "probe.safetensors")
+    assert (found["probe"]["layer"], found["probe"]["position"]) == (probe.layer, "close:-1")
+    sweep = pd.read_parquet(out / "sweep.parquet").set_index(["layer", "position", "control"])["auroc"]
+    assert found["probe"]["auroc_heldout"] == pytest.approx(sweep[(probe.layer, "close:-1", "real")])
+    assert found["probe"]["auroc_shuffled"] == pytest.approx(sweep[(probe.layer, "close:-1", "shuffled")])
+    assert {"plateau_complied", "edge_complied", "plateau_refused", "edge_refused", "mean", "ci95"} <= set(
+        found["cliff"]
+    )
+    for name in ("sweep.html", "cliff.html"):
+        assert (out / name).stat().st_size > 1000
 
 
 @pytest.mark.slow

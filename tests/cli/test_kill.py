@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -139,6 +140,20 @@ def test_a_sweep_takes_up_only_what_fits(forks: Forks, checkpoint: Path, data: P
     assert forks.run(*words, cwd=tmp_path / "fresh").code == 0
     fresh = contents(tmp_path / "fresh")
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("fresh")} == fresh
+
+
+def test_interrupted_it_says_so_and_goes_on_next_time(
+    forks: Forks, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("rollout", "--model", checkpoint, "--prompts", data / "prompts.csv", "--out", "r.jsonl", "--json")
+    words += ("--max-new-tokens", 60, "--batch-size", 4)
+    run = forks.start(*words, cwd=tmp_path)
+    when(lambda folder: (folder / ".r.jsonl.partial").exists(), 0.2)(tmp_path)
+    os.kill(run.pid, signal.SIGINT)
+    first, second = run.wait(), forks.run(*words, cwd=tmp_path)
+    assert (first.code, first.stdout, first.stderr) == (130, "", "cliffscope: interrupted\n")
+    assert json.loads(second.stdout)["rollouts"] == 48
+    assert set(contents(tmp_path)) == {"r.jsonl", "r.jsonl.settings.json"}
 
 
 def test_what_a_dead_process_was_writing_is_removed(forks: Forks, checkpoint: Path, data: Path, tmp_path: Path) -> None:
