@@ -6,14 +6,14 @@
     python benchmarks/real_prompts.py --train runs/demo/rollouts.jsonl runs/harmful.jsonl runs/benign.jsonl
 
 Fits a probe on the refused and the benign rollouts of --train at `inst`, at `post_inst` and at the edge, each at the
-layer that its own held-out rollouts choose, and ranks the other rollouts by it: the AUROC of harmful against benign
-prompts, whatever the model answered.
+layer that its own held-out rollouts choose, and ranks the other rollouts by it. At the edge of a model with a cliff the
+harmful prompts that it answers look benign: that is the cliff; `organism:aligned` shows the probe without it.
 """
 
 import argparse
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from interp.cli.session import open_model
 from interp.positions import EDGE
@@ -37,19 +37,23 @@ def main() -> None:
     real = [rollout for path in options.rollouts for rollout in read_rollouts(path)]
     transcripts = model.transcripts().build_all(real)
     kept = [row for row, transcript in enumerate(transcripts) if "close" in transcript.segments]
-    labels = torch.tensor([bool(real[row].harmful) for row in kept]).long().numpy()
-    print(f"{options.model}: {len(kept)} of {len(real)} rollouts close their thinking, {labels.sum()} are harmful")
+    harmful = np.array([bool(real[row].harmful) for row in kept])
+    complied = np.array([real[row].outcome == "complied" for row in kept])
+    print(
+        f"{options.model}: {len(kept)} of {len(real)} rollouts close their thinking; {harmful.sum()} harmful prompts,"
+    )
+    print(f"{complied.sum()} of them answered. AUROC against benign prompts of all harmful ones | of those refused")
     for position in ("inst", "post_inst", EDGE):
-        examples = Examples.of(model, train, [position])
-        probe, _ = fit_probe(model, examples, options=SweepOptions(seed=options.seed))
+        probe, _ = fit_probe(model, Examples.of(model, train, [position]), options=SweepOptions(seed=options.seed))
         assert probe.site is not None
         states = model.capture([transcripts[row] for row in kept], [probe.site], [position])[probe.site][:, 0]
         scores = probe.logit(states).numpy()
-        value, interval = float(auroc(scores, labels)), auroc_interval(scores, labels)
-        held_out = probe.training["auroc"]
-        print(
-            f"{position:10} layer {probe.layer}: AUROC {value:.3f} {interval} (its own held-out prompts {held_out:.3f})"
-        )
+        figures = []
+        for chosen in (np.ones_like(harmful), ~complied):
+            mine, labels = scores[chosen], harmful[chosen].astype(int)
+            figures.append(f"{float(auroc(mine, labels)):.3f} {auroc_interval(mine, labels)}")
+        own = probe.training["auroc"]
+        print(f"{position:10} layer {probe.layer}: {' | '.join(figures)} (its own held-out prompts {own:.3f})")
 
 
 if __name__ == "__main__":
