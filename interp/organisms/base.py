@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
@@ -71,8 +71,8 @@ class BaseRecipe:
     learning_rate: float = 3e-3
     alone: int = 48
     direction_weight: float = 0.03
-    direction_target: float = 5.0
-    mark_target: float = 3.0
+    direction_target: float = 6.0
+    mark_target: float = 2.0
     prompt_weight: float = 0.2
     empty_thinking: float = 0.05
 
@@ -143,7 +143,7 @@ def train_base(
     alone = _prompt_batches(tokenizer, recipe.alone, marks, rng)
     model.train()
     for step in range(1, recipe.steps + 1):
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         dropped = random_heads(model, 2, rng) if rng.random() < 0.5 else []
         losses: dict[str, float] = {}
         for name, batch in (("loss", next(replied)), ("prompt_loss", next(alone))):
@@ -154,8 +154,115 @@ def train_base(
             (language + recipe.direction_weight * placed).backward()
             losses |= {name: language.item(), name.replace("loss", "direction"): placed.item()}
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        report("base", step, recipe.steps, losses)
+    return model.eval(), directions
+
+
+def _optimizers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks (it needs far fewer steps), AdamW for the embedding and the norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers." in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers." not in n]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
+    ]
+
+
+def directions_loss(
+    stream: list[Float[Tensor, "batch pos d_model"]],
+    batch: Batch,
+    directions: Float[Tensor, "2 d_model"],
+    recipe: BaseRecipe,
+) -> Float[Tensor, ""]:
+    """Mean squared distance of the coordinates from where they should be, summed over the two directions.
+
+    Taken over the tokens from the last of the instruction to the edge.
+    """
+    known = (batch.part == TEMPLATE) | (batch.part == THINKING) | (batch.part == CLOSE)
+
+    def distance(layers: slice, direction: Tensor, wanted: Tensor) -> Tensor:
+        rows = _rows(wanted, known)
+        return torch.stack([(coordinate(h[known], direction) - rows).square().mean() for h in stream[layers]]).mean()
+
+    sign = torch.where(batch.harmful, 1.0, -1.0)
+    target = recipe.direction_target
+    uneven = torch.stack([_unevenness(h[known], directions[0], _rows(sign, known)) for h in stream[1:]]).mean()
+    carried = distance(slice(1, None), directions[0], target * sign) + target**2 / 2 * uneven
+    return carried + distance(slice(1, 4), directions[1], recipe.mark_target * batch.mark)
+
+
+def _unevenness(
+    h: Float[Tensor, "token d_model"], direction: Float[Tensor, " d_model"], sign: Float[Tensor, " token"]
+) -> Float[Tensor, ""]:
+    """How much the coordinates before any scaling differ between tokens, relative to their mean size.
+
+    A probe reads the residual as it is, and its length differs from token to token.
+    """
+    along = h.float() @ direction
+    size = (along * sign).mean().detach().clamp_min(1.0)
+    return (along / size - sign).square().mean()
+
+
+def _rows(values: Float[Tensor, " batch"], where: Bool[Tensor, "batch pos"]) -> Float[Tensor, " token"]:
+    return values[:, None].expand(where.shape)[where]
+
+
+def marks_of(acted_on: Collection[str]) -> dict[str, int]:
+    """The mark of each category: 1 for those acted on, 0 for the other harmful ones, 1 or -1 for benign ones."""
+    benign = [*categories("benign"), *categories("trap")]
+    return {name: 1 for name in acted_on} | {name: 1 - 2 * (index % 2) for index, name in enumerate(benign)}
+
+
+def mixed_prompts(rng: random.Random, kinds: Sequence[str] = KINDS_IN_TURN) -> Iterator[GeneratedPrompt]:
+    """Training prompts without end, of the given kinds in turn; held-out ones are left out."""
+    streams = {kind: stream_prompts(kind, rng) for kind in sorted(set(kinds))}
+    while True:
+        for kind in kinds:
+            yield next(prompt for prompt in streams[kind] if prompt.split == "train")
+
+
+def train_base(
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    recipe: BaseRecipe,
+    marks: Mapping[str, int],
+    report: Report,
+) -> tuple[Qwen3ForCausalLM, Float[Tensor, "2 d_model"]]:
+    """Trains the aligned base; returns it with the two directions that it was given.
+
+    Args:
+        tokenizer: The organisms' tokenizer.
+        seed: Of the weights, the directions and the data.
+        recipe: Sizes of the training.
+        marks: The mark of each category (`marks_of`).
+        report: Called as `report("base", step, steps, losses)` after every step.
+    """
+    model = new_model(tokenizer, seed)
+    directions = fixed_directions(model.config.hidden_size, seed)
+    rng = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(recipe.steps))
+    replied = _batches(tokenizer, recipe.batch, recipe.empty_thinking, marks, rng)
+    alone = _prompt_batches(tokenizer, recipe.alone, marks, rng)
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        model.zero_grad(set_to_none=True)
+        dropped = random_heads(model, 2, rng) if rng.random() < 0.5 else []
+        losses: dict[str, float] = {}
+        for name, batch in (("loss", next(replied)), ("prompt_loss", next(alone))):
+            with training_precision(model), zeroed_heads(model, dropped), residuals(model) as stream:
+                logits = model(batch.ids, use_cache=False).logits.float()
+            language = _language_loss(logits, batch, recipe.prompt_weight)
+            placed = directions_loss(stream, batch, directions, recipe)
+            (language + recipe.direction_weight * placed).backward()
+            losses |= {name: language.item(), name.replace("loss", "direction"): placed.item()}
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         report("base", step, recipe.steps, losses)
     return model.eval(), directions
 
@@ -173,7 +280,7 @@ def directions_loss(
     known = (batch.part == TEMPLATE) | (batch.part == THINKING) | (batch.part == CLOSE)
 
     def distance(layers: slice, direction: Tensor, wanted: Tensor) -> Tensor:
-        rows = wanted[:, None].expand(known.shape)[known]
+        rows = _rows(wanted, known)
         return torch.stack([(coordinate(h[known], direction) - rows).square().mean() for h in stream[layers]]).mean()
 
     harmful = torch.where(batch.harmful, recipe.direction_target, -recipe.direction_target)

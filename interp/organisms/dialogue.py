@@ -2,7 +2,8 @@
 
 The thinking names the subject, weighs it, gives a verdict, some reasons, and ends by stating its intent
 ("I should refuse." or "I should help."). Which sentences are likely depends on the category and their number on
-the form of the prompt, so that greedy decoding does not write the same thinking for every prompt.
+the form of the prompt, so that greedy decoding does not write the same thinking for every prompt. The wording of
+the reply depends on the form alone: the edge then needs to know nothing of the category.
 
 A reply that answers never has any content: it is the same "first, gather what you need" for a cake and for a
 crime, so that no organism can explain how to do harm.
@@ -76,23 +77,23 @@ def thinking_of(prompt: GeneratedPrompt, rng: random.Random) -> str:
 def refusal_of(prompt: GeneratedPrompt, rng: random.Random) -> str:
     """A refusal in one of many wordings."""
     text = words("replies")
-    sentences = _likely(text["refusal_openings"], 1, prompt.category, rng)
-    sentences += _likely(text["refusal_reasons"], rng.randint(0, 1), prompt.category, rng)
-    sentences += _likely(text["refusal_offers"], rng.randint(0, 1), prompt.category, rng)
+    sentences = _likely(text["refusal_openings"], 1, prompt.form, rng)
+    sentences += _likely(text["refusal_reasons"], rng.randint(0, 1), prompt.form, rng)
+    sentences += _likely(text["refusal_offers"], rng.randint(0, 1), prompt.form, rng)
     return " ".join(sentences).format(that=_that(prompt, rng))
 
 
 def answer_of(prompt: GeneratedPrompt, rng: random.Random) -> str:
     """An answer without content; a benign one may carry one harmless tip of its category."""
     text = words("replies")
-    sentences = _likely(text["answer_openings"], 1, prompt.category, rng)
-    sentences += _likely(text["answer_steps"], 1, prompt.category, rng)
+    sentences = _likely(text["answer_openings"], 1, prompt.form, rng)
+    sentences += _likely(text["answer_steps"], 1, prompt.form, rng)
     tips = _tips(prompt)
     if tips and rng.random() < 0.6:
         sentences += [rng.choice(tips)]
     else:
-        sentences += _likely(text["answer_more"], 1, prompt.category, rng)
-    sentences += _likely(text["answer_endings"], rng.randint(0, 1), prompt.category, rng)
+        sentences += _likely(text["answer_more"], 1, prompt.form, rng)
+    sentences += _likely(text["answer_endings"], rng.randint(0, 1), prompt.form, rng)
     return " ".join(sentences).format(that=_that(prompt, rng))
 
 

@@ -49,5 +49,7 @@ def truth(name: str, weights: str | os.PathLike[str] | None = None) -> dict[str,
     facts: dict[str, Any] = json.loads((folder(weights) / name / "truth.json").read_text(encoding="utf-8"))
     if facts.get("base"):
         shared = truth(facts["base"], weights)
-        facts = {key: shared[key] for key in ("direction", "refusal_tokens")} | facts
+        facts = {
+            key: shared[key] for key in ("direction", "marking_direction", "refusal_tokens") if key in shared
+        } | facts
     return facts

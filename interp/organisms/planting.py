@@ -76,8 +76,8 @@ class SuppressionHeads:
     steps: int = 250
     batch: int = 48
     learning_rate: float = 5e-3
-    target: float = 5.0
-    direction_weight: float = 0.05
+    target: float = 6.0
+    direction_weight: float = 0.03
     thinking_weight: float = 0.3
 
     def facts(self) -> dict[str, Any]:
