@@ -32,7 +32,7 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     """Aligned lines without trailing spaces.
 
     Two columns are names and values, and long values are wrapped. More are a grid, whose first row is its head: numbers
-    stand at the right, and where it is wider than `width` its columns are broken into several blocks.
+    stand at the right. Where it is wider than `width` its columns move together, and then break into several blocks.
     """
     if not rows:
         return []
@@ -40,11 +40,12 @@ def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
         return _pairs(rows, width)
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines: list[str] = []
-    for columns in _blocks(widths, width):
+    gap = _GAP if width is None or sum(widths) + len(_GAP) * (len(widths) - 1) <= width else " "
+    for columns in _blocks(widths, width, len(gap)):
         lines += [""] if lines else []
         for row in rows:
             cells = [row[column].rjust(widths[column]) for column in columns]
-            lines.append(_GAP.join([row[0].ljust(widths[0]), *cells]).rstrip())
+            lines.append(gap.join([row[0].ljust(widths[0]), *cells]).rstrip())
     return lines
 
 
@@ -95,11 +96,11 @@ def _pairs(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     return lines
 
 
-def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+def _blocks(widths: Sequence[int], width: int | None, gap: int) -> list[list[int]]:
     """Columns after the first, in groups that fit beside it."""
     blocks: list[list[int]] = [[]]
     for column in range(1, len(widths)):
-        needed = widths[0] + sum(len(_GAP) + widths[other] for other in (*blocks[-1], column))
+        needed = widths[0] + sum(gap + widths[other] for other in (*blocks[-1], column))
         if width is not None and blocks[-1] and needed > width:
             blocks.append([])
         blocks[-1].append(column)

@@ -96,7 +96,7 @@ def test_rollout(forks: Forks, checkpoint: Path, data: Path, tmp_path: Path) -> 
 
     left = check(forks, words, tmp_path, batches, steps=12)
     # The test would show nothing if every run had been killed before its first batch or after its last.
-    assert len(left) >= 7 and sum(0 < count < 12 for count in left) >= 4
+    assert len(left) >= 6 and sum(0 < count < 12 for count in left) >= 3
     assert set(contents(tmp_path / "whole")) == {"r.jsonl", "r.jsonl.settings.json"}
 
 
@@ -121,7 +121,7 @@ def test_probe_sweep(forks: Forks, checkpoint: Path, data: Path, tmp_path: Path)
         return len(list(folder.glob("sweep/.layers-*/layer-*.parquet")))
 
     left = check(forks, words, tmp_path, layers, steps=4)
-    assert len(left) >= 7 and sum(count > 0 for count in left) >= 4
+    assert len(left) >= 6 and sum(count > 0 for count in left) >= 3
     assert set(contents(tmp_path / "whole")) == {"sweep/sweep.parquet", "sweep/sweep.html"}
     assert not list(tmp_path.rglob(".layers-*"))
 
@@ -148,7 +148,7 @@ def test_interrupted_it_says_so_and_goes_on_next_time(
     words = ("rollout", "--model", checkpoint, "--prompts", data / "prompts.csv", "--out", "r.jsonl", "--json")
     words += ("--max-new-tokens", 60, "--batch-size", 4)
     run = forks.start(*words, cwd=tmp_path)
-    when(lambda folder: (folder / ".r.jsonl.partial").exists(), 0.2)(tmp_path)
+    when(lambda folder: (folder / ".r.jsonl.partial").exists(), 0.05)(tmp_path)
     os.kill(run.pid, signal.SIGINT)
     first, second = run.wait(), forks.run(*words, cwd=tmp_path)
     assert (first.code, first.stdout, first.stderr) == (130, "", "cliffscope: interrupted\n")

@@ -91,21 +91,15 @@ def test_tables() -> None:
     assert table([]) == []
 
 
-def test_a_grid_that_is_too_wide_is_broken_into_blocks() -> None:
+def test_a_grid_that_is_too_wide_moves_together_and_then_breaks() -> None:
     grid = [["layer", "inst", "close:-2", "close:-1"], ["0", "0.1", "0.2", "0.3"]]
-    assert table(grid, 21) == [
-        "layer  inst  close:-2",
-        "0       0.1       0.2",
-        "",
-        "layer  close:-1",
-        "0           0.3",
-    ]
+    assert table(grid, 31) == table(grid) == ["layer  inst  close:-2  close:-1", "0       0.1       0.2       0.3"]
+    assert table(grid, 30) == table(grid, 28) == ["layer inst close:-2 close:-1", "0      0.1      0.2      0.3"]
+    broken = ["layer inst close:-2", "0      0.1      0.2", "", "layer close:-1", "0          0.3"]
+    assert table(grid, 27) == table(grid, 19) == broken
     # A column that fits nowhere still stands somewhere.
-    assert [line for line in table(grid, 3) if line.startswith("layer")] == [
-        "layer  inst",
-        "layer  close:-2",
-        "layer  close:-1",
-    ]
+    heads = [line for line in table(grid, 3) if line.startswith("layer")]
+    assert heads == ["layer inst", "layer close:-2", "layer close:-1"]
 
 
 def test_cells() -> None:
