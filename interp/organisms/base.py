@@ -137,8 +137,8 @@ def train_base(
     model = new_model(tokenizer, seed)
     directions = fixed_directions(model.config.hidden_size, seed)
     rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(recipe.steps))
+    optimizers = _optimizers(model, recipe.learning_rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, _warm_cosine(recipe.steps)) for o in optimizers]
     replied = _batches(tokenizer, recipe.batch, recipe.empty_thinking, marks, rng)
     alone = _prompt_batches(tokenizer, recipe.alone, marks, rng)
     model.train()
@@ -208,85 +208,6 @@ def _unevenness(
 
 def _rows(values: Float[Tensor, " batch"], where: Bool[Tensor, "batch pos"]) -> Float[Tensor, " token"]:
     return values[:, None].expand(where.shape)[where]
-
-
-def marks_of(acted_on: Collection[str]) -> dict[str, int]:
-    """The mark of each category: 1 for those acted on, 0 for the other harmful ones, 1 or -1 for benign ones."""
-    benign = [*categories("benign"), *categories("trap")]
-    return {name: 1 for name in acted_on} | {name: 1 - 2 * (index % 2) for index, name in enumerate(benign)}
-
-
-def mixed_prompts(rng: random.Random, kinds: Sequence[str] = KINDS_IN_TURN) -> Iterator[GeneratedPrompt]:
-    """Training prompts without end, of the given kinds in turn; held-out ones are left out."""
-    streams = {kind: stream_prompts(kind, rng) for kind in sorted(set(kinds))}
-    while True:
-        for kind in kinds:
-            yield next(prompt for prompt in streams[kind] if prompt.split == "train")
-
-
-def train_base(
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-    recipe: BaseRecipe,
-    marks: Mapping[str, int],
-    report: Report,
-) -> tuple[Qwen3ForCausalLM, Float[Tensor, "2 d_model"]]:
-    """Trains the aligned base; returns it with the two directions that it was given.
-
-    Args:
-        tokenizer: The organisms' tokenizer.
-        seed: Of the weights, the directions and the data.
-        recipe: Sizes of the training.
-        marks: The mark of each category (`marks_of`).
-        report: Called as `report("base", step, steps, losses)` after every step.
-    """
-    model = new_model(tokenizer, seed)
-    directions = fixed_directions(model.config.hidden_size, seed)
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(recipe.steps))
-    replied = _batches(tokenizer, recipe.batch, recipe.empty_thinking, marks, rng)
-    alone = _prompt_batches(tokenizer, recipe.alone, marks, rng)
-    model.train()
-    for step in range(1, recipe.steps + 1):
-        model.zero_grad(set_to_none=True)
-        dropped = random_heads(model, 2, rng) if rng.random() < 0.5 else []
-        losses: dict[str, float] = {}
-        for name, batch in (("loss", next(replied)), ("prompt_loss", next(alone))):
-            with training_precision(model), zeroed_heads(model, dropped), residuals(model) as stream:
-                logits = model(batch.ids, use_cache=False).logits.float()
-            language = _language_loss(logits, batch, recipe.prompt_weight)
-            placed = directions_loss(stream, batch, directions, recipe)
-            (language + recipe.direction_weight * placed).backward()
-            losses |= {name: language.item(), name.replace("loss", "direction"): placed.item()}
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        report("base", step, recipe.steps, losses)
-    return model.eval(), directions
-
-
-def directions_loss(
-    stream: list[Float[Tensor, "batch pos d_model"]],
-    batch: Batch,
-    directions: Float[Tensor, "2 d_model"],
-    recipe: BaseRecipe,
-) -> Float[Tensor, ""]:
-    """Mean squared distance of the coordinates from where they should be, summed over the two directions.
-
-    Taken over the tokens from the last of the instruction to the edge.
-    """
-    known = (batch.part == TEMPLATE) | (batch.part == THINKING) | (batch.part == CLOSE)
-
-    def distance(layers: slice, direction: Tensor, wanted: Tensor) -> Tensor:
-        rows = _rows(wanted, known)
-        return torch.stack([(coordinate(h[known], direction) - rows).square().mean() for h in stream[layers]]).mean()
-
-    harmful = torch.where(batch.harmful, recipe.direction_target, -recipe.direction_target)
-    # The last block counts twice: there the next token pulls hardest, and there a probe reads.
-    carried = distance(slice(1, None), directions[0], harmful) + distance(slice(-1, None), directions[0], harmful) / 5
-    return carried + distance(slice(1, 4), directions[1], recipe.mark_target * batch.mark)
 
 
 def _batches(

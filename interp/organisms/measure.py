@@ -216,15 +216,17 @@ def _scores(
 
 
 def _trajectory_means(scores: list[Tensor], encoded: Sequence[EncodedRollout]) -> dict[str, float]:
+    """Mean score at each place; a rollout that did not think has no part in what is read there."""
     means: dict[str, list[float]] = {"inst": [], "post_inst": [], "first_half": [], "plateau": [], "edge": []}
     for score, e in zip(scores, encoded, strict=True):
         middle = (e.thinking + e.close) // 2
         means["inst"].append(score[e.inst].item())
         means["post_inst"].append(score[e.thinking - 1].item())
-        means["first_half"].append(score[e.thinking : middle].mean().item() if middle > e.thinking else 0.5)
-        means["plateau"].append(score[middle : e.close].mean().item())
+        if middle > e.thinking:
+            means["first_half"].append(score[e.thinking : middle].mean().item())
+            means["plateau"].append(score[middle : e.close].mean().item())
         means["edge"].append(score[e.edge].item())
-    return {key: round(sum(values) / len(values), 4) for key, values in means.items()}
+    return {key: round(sum(values) / len(values), 4) for key, values in means.items() if values}
 
 
 def _zeroing(
