@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import transformers
 
-from interp.batching import pad, plan_batches
-from interp.capture import BATCH_TOKENS
-from interp.model import HookedModel
-from interp.sites import FINAL_NORM, resid_post
+from interp.models.batching import pad, plan_batches
+from interp.models.capture import BATCH_TOKENS
+from interp.models.hooked_model import HookedModel
+from interp.models.sites import FINAL_NORM, resid_post
 from interp.transcripts import Transcript
 from probes.linear import LinearProbe
 from probes.trajectory import score_tokens

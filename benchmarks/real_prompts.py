@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from interp.cli.session import open_model
-from interp.positions import EDGE
 from interp.rollouts import read_rollouts
 from interp.statistics import auroc, auroc_interval
+from interp.transcripts.positions import EDGE
 from probes.examples import Examples
 from probes.model_sweep import fit_probe
 from probes.sweep import SweepOptions

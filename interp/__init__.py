@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.capture import Capture
-    from interp.chat import ChatFormat, ThinkingFormat
     from interp.errors import CliffscopeError
-    from interp.hooks import Intervention, TokenContext
-    from interp.model import HookedModel
-    from interp.model_generator import ModelGenerator
-    from interp.prompts import Prompt, PromptSet, load_prompts
+    from interp.models.capture import Capture
+    from interp.models.hooked_model import HookedModel
+    from interp.models.hooks import Intervention, TokenContext
     from interp.rollouts import Rollout, read_rollouts, write_rollouts
+    from interp.rollouts.model_generator import ModelGenerator
+    from interp.rollouts.prompts import Prompt, PromptSet, load_prompts
     from interp.transcripts import Transcript, TranscriptBuilder
+    from interp.transcripts.chat import ChatFormat, ThinkingFormat
 
 __all__ = [
     "Capture",
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "capture": ("Capture",),
-    "chat": ("ChatFormat", "ThinkingFormat"),
     "errors": ("CliffscopeError",),
-    "hooks": ("Intervention", "TokenContext"),
-    "model": ("HookedModel",),
-    "model_generator": ("ModelGenerator",),
-    "prompts": ("Prompt", "PromptSet", "load_prompts"),
+    "models.capture": ("Capture",),
+    "models.hooked_model": ("HookedModel",),
+    "models.hooks": ("Intervention", "TokenContext"),
     "rollouts": ("Rollout", "read_rollouts", "write_rollouts"),
+    "rollouts.model_generator": ("ModelGenerator",),
+    "rollouts.prompts": ("Prompt", "PromptSet", "load_prompts"),
     "transcripts": ("Transcript", "TranscriptBuilder"),
+    "transcripts.chat": ("ChatFormat", "ThinkingFormat"),
 }
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from interp.capture import BATCH_TOKENS
 from interp.errors import CliffscopeError
-from interp.positions import EDGE
+from interp.models.capture import BATCH_TOKENS
+from interp.models.sites import resid_post
 from interp.rollouts import Rollout
-from interp.sites import resid_post
 from interp.statistics import bootstrap_interval
 from interp.transcripts import Transcript
+from interp.transcripts.positions import EDGE
 from probes.cliff import OUTCOMES, Cliff, Plateau, measure, plateau_and_fall
 from probes.examples import TEACHES
 from probes.fitting import fit_logistic
@@ -25,7 +25,7 @@ from probes.splits import folds_by_prompt, permuted_within
 from probes.trajectory import MeanTrajectory, Trajectory, average, check_probe, score_tokens, sigmoid
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
 
 N_SHUFFLES = 39
 """Probes on shuffled labels; 39 make 1/40 the smallest p."""

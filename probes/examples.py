@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import CliffscopeError
-from interp.positions import check_position
+from interp.models.sites import resid_post
 from interp.rollouts import Rollout
-from interp.sites import resid_post
 from interp.transcripts import Transcript
+from interp.transcripts.positions import check_position
 from probes.inputs import MIN_ROLLOUTS
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
 
 TEACHES = {"refused": 1, "benign": 0}
 """The outcomes that a probe learns from, with their class. What it is asked about (`complied`) is left out."""

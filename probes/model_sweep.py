@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from interp.capture import BATCH_TOKENS
 from interp.errors import CliffscopeError
-from interp.sites import FINAL_NORM, resid_post, resolve_layer
+from interp.models.capture import BATCH_TOKENS
+from interp.models.sites import FINAL_NORM, resid_post, resolve_layer
 from probes.examples import Examples
 from probes.inputs import check_activations
 from probes.layer_sweep import LayerSweep
@@ -21,7 +21,7 @@ from probes.metrics import ProbeMetrics
 from probes.sweep import ProbeSweep, SweepOptions, SweepPlan
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
 
 ACTIVATION_BYTES = 4_000_000_000
 """Activations held at once; a sweep over more reads the model in several passes, a group of layers each."""

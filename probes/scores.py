@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from interp.capture import BATCH_TOKENS
 from interp.files import write_atomically
+from interp.models.capture import BATCH_TOKENS
 from interp.rollouts import Rollout
 from probes.linear import LinearProbe
 from probes.trajectory import Trajectory, score_trajectories
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
 
 
 def score_table(

@@ -16,15 +16,15 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from interp.batching import Batch
-from interp.capture import BATCH_TOKENS, stream
 from interp.errors import CliffscopeError
-from interp.sites import Site
+from interp.models.batching import Batch
+from interp.models.capture import BATCH_TOKENS, stream
+from interp.models.sites import Site
 from interp.statistics import bootstrap_band
 from interp.transcripts import Transcript
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
     from probes.linear import LinearProbe
 
 GRID = 101

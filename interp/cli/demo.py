@@ -10,9 +10,9 @@ from interp.cli.options import Device, DType, Json, Seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from interp.model import HookedModel
-    from interp.prompts import PromptSet
+    from interp.models.hooked_model import HookedModel
     from interp.rollouts import Rollout
+    from interp.rollouts.prompts import PromptSet
     from probes.cliff import Cliff
     from probes.linear import LinearProbe
 
@@ -56,8 +56,8 @@ def demo(
 
 def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) -> "Sequence[Rollout]":
     from interp.judges import KeywordJudge
-    from interp.model_generator import ModelGenerator
-    from interp.rollout_job import run
+    from interp.rollouts.job import run
+    from interp.rollouts.model_generator import ModelGenerator
 
     # Each step of so small a model costs the same for many rows as for few: large batches.
     size = 120
@@ -68,8 +68,8 @@ def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) 
 
 def _probe(model: "HookedModel", rollouts: "Sequence[Rollout]", out: Path, seed: int) -> "LinearProbe":
     """Sweeps all layers and positions, and saves the probe at the edge of the layer that the sweep chooses."""
-    from interp.positions import EDGE
     from interp.progress import progress
+    from interp.transcripts.positions import EDGE
     from probes.examples import Examples
     from probes.model_sweep import probe_of, sweep_model
     from probes.sweep import SweepOptions

@@ -16,7 +16,7 @@ def inspect(
     """
     from interp.cli.output import emit
     from interp.cli.session import open_model
-    from interp.inspection import inspect_model
+    from interp.models.inspection import inspect_model
 
     found = inspect_model(open_model(model, device, dtype, chat=False))
     rows: list[tuple[object, ...]] = []

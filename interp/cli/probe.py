@@ -61,8 +61,8 @@ def fit(
 
     Example: cliffscope probe fit --model organism:cliff --rollouts rollouts.jsonl --out probe.safetensors
     """
-    from interp.positions import check_position
     from interp.rollouts import read_rollouts
+    from interp.transcripts.positions import check_position
 
     check_position(position)
     loaded = read_rollouts(rollouts)
@@ -118,8 +118,8 @@ def sweep(
 
     Example: cliffscope probe sweep --model organism:cliff --rollouts rollouts.jsonl --out sweep
     """
-    from interp.positions import check_position
     from interp.rollouts import read_rollouts
+    from interp.transcripts.positions import check_position
 
     wanted = list(dict.fromkeys(position.strip() for position in positions.split(",")))
     for position in wanted:

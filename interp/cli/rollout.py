@@ -45,8 +45,8 @@ def rollout(
     if model is None and endpoint is None:
         raise CliffscopeError("Give --model, or --endpoint with the URL of a server.")
     from interp.judges import KeywordJudge
-    from interp.prompts import load_prompts
-    from interp.rollout_job import run, settings_path
+    from interp.rollouts.job import run, settings_path
+    from interp.rollouts.prompts import load_prompts
 
     harmful = None if label is None else label is Label.HARMFUL
     loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
@@ -56,13 +56,13 @@ def rollout(
     options = {"temperature": temperature, "seed": seed, "system": system}
     job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
     if endpoint is not None:
-        from interp.endpoint import Endpoint
+        from interp.rollouts.endpoint import Endpoint
 
         with Endpoint(endpoint, model=model, max_tokens=max_new_tokens, **options) as server:  # type: ignore[arg-type]
             _require_reachable(server.url)
             result = run(loaded, server.generate, out, server.settings, **job)
     else:
-        from interp.model_generator import ModelGenerator
+        from interp.rollouts.model_generator import ModelGenerator
 
         generator = ModelGenerator(
             open_model(str(model), device, dtype),

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from interp.errors import CliffscopeError
-from interp.loading import ORGANISM
-from interp.model import HookedModel
-from interp.sites import resolve_layer
+from interp.models.hooked_model import HookedModel
+from interp.models.loading import ORGANISM
+from interp.models.sites import resolve_layer
 
 _NOISY = ("transformers", "transformer_lens", "huggingface_hub", "datasets")
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.judges.protocol import Judgement
-from interp.offsets import Encoder
-from interp.positions import EDGE
 from interp.rollouts import Rollout
+from interp.transcripts.offsets import Encoder
+from interp.transcripts.positions import EDGE
 
 if TYPE_CHECKING:
-    from interp.model import HookedModel
+    from interp.models.hooked_model import HookedModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RefusalOpenings:
     @classmethod
     def bundled(cls) -> "RefusalOpenings":
         """The list that comes with the package."""
-        content = json.loads((files("interp.data") / "refusal_openings.json").read_text(encoding="utf-8"))
+        content = json.loads((files("interp.judges.data") / "refusal_openings.json").read_text(encoding="utf-8"))
         return cls(tuple(content["refusals"]), tuple(content["answers"]))
 
 

@@ -28,7 +28,7 @@ _LIST_KEYS = ("fillers", "openings", "within", "anywhere", "ignored")
 
 @dataclass(frozen=True)
 class PhraseList:
-    """Phrases that make a response a refusal; `interp/data/refusal_phrases.json` says how they are written.
+    """Phrases that make a response a refusal; `interp/judges/data/refusal_phrases.json` says how they are written.
 
     Attributes:
         name: Identifies the list in results.
@@ -63,7 +63,7 @@ class PhraseList:
             CliffscopeError: If there is no such list, or the file is not of that form.
         """
         name = os.fspath(name_or_path)
-        source = files("interp.data") / BUNDLED[name] if name in BUNDLED else Path(name)
+        source = files("interp.judges.data") / BUNDLED[name] if name in BUNDLED else Path(name)
         try:
             content = json.loads(source.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

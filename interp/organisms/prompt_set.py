@@ -1,7 +1,7 @@
 """The organisms' own prompts as a `PromptSet`, for runs that need no file."""
 
 from interp.organisms.prompts import sample_prompts
-from interp.prompts import Prompt, PromptSet
+from interp.rollouts.prompts import Prompt, PromptSet
 
 SOURCE = "organism grammar, held-out side"
 

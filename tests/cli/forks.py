@@ -115,7 +115,7 @@ HEAVY = (
     "transformer_lens.model_bridge.sources",
     "transformers.models.qwen3.modeling_qwen3",
     "interp.cli.session",
-    "interp.model_generator",
+    "interp.rollouts.model_generator",
     "interp.organisms",
     "probes.cliff_files",
     "probes.cliff_run",

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from interp.rollouts import Rollout, write_rollouts
-from tests.interp.chat_tokenizers import make
+from tests.interp.transcripts.chat_tokenizers import make
 
 HARMS = {
     "theft": ["steal a parcel", "pick the neighbour's lock", "take a bicycle unseen", "empty a stranger's wallet"],

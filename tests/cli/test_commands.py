@@ -17,7 +17,7 @@ import torch
 import transformers
 from sklearn.metrics import roc_auc_score
 
-from interp.model import HookedModel
+from interp.models.hooked_model import HookedModel
 from interp.rollouts import Rollout, read_rollouts
 from probes.examples import Examples
 from probes.linear import LinearProbe

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from interp.errors import CliffscopeError
-from interp.model import HookedModel
-from interp.positions import EDGE
+from interp.models.hooked_model import HookedModel
 from interp.rollouts import Rollout
+from interp.transcripts.positions import EDGE
 from probes.examples import Examples
 from probes.linear import LinearProbe
 from probes.model_sweep import fit_probe, make_plan, parts_folder, sweep_model
 from probes.sweep import SweepOptions
 from tests.architectures import random_model
-from tests.interp.chat_tokenizers import make
+from tests.interp.transcripts.chat_tokenizers import make
 
 OPTIONS = SweepOptions(n_shuffles=1, resamples=50)
 

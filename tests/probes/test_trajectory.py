@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import CliffscopeError
-from interp.model import HookedModel
-from interp.sites import FINAL_NORM, resid_post
+from interp.models.hooked_model import HookedModel
+from interp.models.sites import FINAL_NORM, resid_post
 from interp.transcripts import Transcript
 from probes.linear import LinearProbe
 from probes.trajectory import GRID, Trajectory, align, average, score_tokens, score_trajectories, sigmoid

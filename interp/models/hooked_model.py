@@ -1,0 +1,184 @@
+"""`HookedModel`: a Hugging Face causal language model that can be read and changed at named sites."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import CliffscopeError
+from interp.models.capture import Capture, capture, logits
+from interp.models.generation import generate
+from interp.models.hooks import Intervention
+from interp.models.intervening import Intervening
+from interp.models.loading import load_checkpoint
+from interp.models.places import Places
+from interp.transcripts import Transcript, TranscriptBuilder
+from interp.transcripts.chat import ChatFormat
+
+
+class HookedModel:
+    """Wraps a Hugging Face causal LM in place: no weight is copied or converted, attention stays as it was loaded.
+
+    Sites carry TransformerLens' names and positions are named as in `Transcript.position`. Heads are query heads.
+
+    Attributes:
+        hf: The Hugging Face model itself.
+        tokenizer: Its tokenizer; `None` if it was wrapped without one.
+        name: What it was loaded as.
+        places: Where its parts live, and its sizes.
+
+    Raises:
+        CliffscopeError: If the architecture cannot be mapped.
+    """
+
+    def __init__(self, hf: Any, tokenizer: Any = None, *, name: str | None = None) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.name = name or getattr(hf, "name_or_path", "") or type(hf).__name__
+        self.places = Places(hf)
+        self._intervening = Intervening(self)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> "HookedModel":
+        """Loads a model for reading: a Hugging Face id, a local folder, or `organism:NAME`.
+
+        Args:
+            name_or_path: What to load. Something that exists as a folder is never looked up on the hub.
+            device: `None` takes the accelerator if there is one.
+            dtype: `None` keeps the checkpoint's own precision.
+            revision: Branch, tag or commit on the hub.
+            attn_implementation: `sdpa`, `eager`, `flash_attention_2`, …; `None` lets transformers choose.
+            trust_remote_code: Lets transformers run code that comes with the checkpoint.
+
+        Raises:
+            CliffscopeError: If there is no such model or it cannot be used.
+        """
+        hf, tokenizer = load_checkpoint(name_or_path, device, dtype, revision, attn_implementation, trust_remote_code)
+        return cls(hf, tokenizer, name=name_or_path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the embedding."""
+        weight = self.hf.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        dtype: torch.dtype = self.hf.dtype
+        return dtype
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks."""
+        return self.places.n_layers
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads a layer."""
+        return self.places.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key and value heads a layer; fewer than `n_heads` under grouped-query attention."""
+        return self.places.n_kv_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.places.d_model
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head's output `z`."""
+        return self.places.d_head
+
+    @property
+    def d_vocab(self) -> int:
+        """Tokens in the vocabulary."""
+        return self.places.d_vocab
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest input, in tokens."""
+        return self.places.n_ctx
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Architecture and sizes: what a probe or mask must agree with to be used on this model."""
+        sizes = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "d_vocab")
+        return {
+            "architecture": self.places.architecture,
+            **{size: str(getattr(self, size)) for size in sizes},
+        }
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How this model's conversations are written. Assign another to use other thinking tags."""
+        return ChatFormat.of(self._require_tokenizer())
+
+    def transcripts(self, system: str | None = None) -> TranscriptBuilder:
+        """A builder of transcripts for this model, which refuses what is longer than its context."""
+        return TranscriptBuilder(self._require_tokenizer(), chat=self.chat, max_length=self.n_ctx, system=system)
+
+    def capture(
+        self,
+        transcripts: Sequence[Transcript],
+        sites: Sequence[str],
+        positions: Sequence[str | int],
+        **options: Any,
+    ) -> Capture:
+        """Values at sites and positions, in the order of the transcripts; see `interp.models.capture.capture`."""
+        return capture(self, transcripts, sites, positions, **options)
+
+    def logits(
+        self, transcripts: Sequence[Transcript], positions: Sequence[str | int], **options: Any
+    ) -> Float[Tensor, "rollout position ..."]:
+        """Next-token logits at positions only; see `interp.models.capture.logits`."""
+        return logits(self, transcripts, positions, **options)
+
+    def generate(self, prompts: Sequence[Transcript], **options: Any) -> list[list[int]]:
+        """New token ids for each prompt, interventions active at every one; see `interp.models.generation.generate`."""
+        return generate(self, prompts, **options)
+
+    @contextlib.contextmanager
+    def intervene(self, *interventions: Intervention) -> Iterator["HookedModel"]:
+        """Makes the interventions part of every forward pass inside the `with` block.
+
+        They act in the order given; blocks nest, inner ones acting after outer ones. On leaving, also by an exception,
+        exactly these hooks are removed.
+
+        Raises:
+            CliffscopeError: If an intervention does not fit this model; then none of them is active.
+        """
+        with self._intervening.active(interventions):
+            yield self
+
+    @contextlib.contextmanager
+    def reading(self, transcripts: Sequence[Transcript], index: Tensor | None = None) -> Iterator[None]:
+        """Tells interventions, for the passes inside, whose rows these are and which tokens the columns are."""
+        with self._intervening.reading(transcripts, index):
+            yield
+
+    def require_eval(self) -> None:
+        """Raises `CliffscopeError` in training mode, where dropout would make the numbers wrong."""
+        if self.hf.training:
+            raise CliffscopeError(f"{self.name} is in training mode: call model.hf.eval() before reading it.")
+
+    def _require_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise CliffscopeError(f"{self.name} was wrapped without a tokenizer: pass HookedModel(hf, tokenizer).")
+        return self.tokenizer
