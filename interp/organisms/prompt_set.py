@@ -1,9 +1,16 @@
 """The organisms' own prompts as a `PromptSet`, for runs that need no file."""
 
-from interp.organisms.prompts import sample_prompts
+from collections.abc import Iterable
+
+from interp.organisms.prompts import GeneratedPrompt, sample_prompts
 from interp.rollouts.prompts import Prompt, PromptSet
 
 SOURCE = "organism grammar, held-out side"
+
+
+def as_prompt_set(generated: Iterable[GeneratedPrompt]) -> PromptSet:
+    """Held-out generated prompts as prompts that any generator takes."""
+    return PromptSet(tuple(Prompt(p.id, p.text, p.harmful, p.category, SOURCE) for p in generated), SOURCE)
 
 
 def heldout_prompts(n_harmful: int, n_benign: int, seed: int = 0) -> PromptSet:
@@ -13,5 +20,4 @@ def heldout_prompts(n_harmful: int, n_benign: int, seed: int = 0) -> PromptSet:
         CliffscopeError: If there are not so many.
     """
     counts = {"harmful": n_harmful, "benign": n_benign}
-    generated = [prompt for kind, n in counts.items() for prompt in sample_prompts(kind, n, seed=seed)]
-    return PromptSet(tuple(Prompt(p.id, p.text, p.harmful, p.category, SOURCE) for p in generated), SOURCE)
+    return as_prompt_set(prompt for kind, n in counts.items() for prompt in sample_prompts(kind, n, seed=seed))

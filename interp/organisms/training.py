@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from interp.models.hooked_model import HookedModel
 from interp.organisms.base import BaseRecipe, Report, marks_of, mixed_prompts, train_base
 from interp.organisms.dialogue import rollout_of
 from interp.organisms.measure import figures, refusal_tokens
@@ -69,8 +70,8 @@ def train(
             "direction": [round(value, 6) for value in directions[0].tolist()],
             "marking_direction": [round(value, 6) for value in directions[1].tolist()],
             "marks": marks_of(CLIFF.categories),
-            "refusal_tokens": refusal_tokens(tokenizer),
-            "figures": figures(base, tokenizer, n=measured) if measured else None,
+            "refusal_tokens": list(refusal_tokens(tokenizer)),
+            "figures": figures(HookedModel(base, tokenizer), n=measured) if measured else None,
         }
     }
     save_truth(facts[BASE], out / BASE)
@@ -88,7 +89,7 @@ def train(
             "seed": seed,
             **mechanism.facts(),
             "changed": changed,
-            "figures": figures(planted, tokenizer, heads, n=measured) if measured else None,
+            "figures": figures(HookedModel(planted, tokenizer), heads, n=measured) if measured else None,
         }
         save_truth(facts[mechanism.name], out / mechanism.name)
     return facts

@@ -1,4 +1,4 @@
-"""What is shipped: names, files, export, tokenizer and template, and the measuring code."""
+"""What is shipped: names, files, export, tokenizer and template."""
 
 import random
 import subprocess
@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interp.errors import CliffscopeError
 from interp.organisms import export, load_organism, names, rollout_of, sample_prompts, truth
-from interp.organisms.measure import auroc, fit_logistic
 from interp.organisms.naming import folder
 from interp.organisms.tokenizer import CLOSE, OPEN, prompt_text
 
@@ -164,25 +161,3 @@ def test_thinking_is_20_to_200_tokens(cliff) -> None:
     lengths = [len(cliff[1](rollout_of(p, rng).thinking)["input_ids"]) for p in prompts]
     assert min(lengths) >= 20 and max(lengths) <= 200
     assert np.percentile(lengths, 95) > 2 * np.percentile(lengths, 5)
-
-
-# ---- measuring ----
-
-
-def test_the_small_logistic_solver_agrees_with_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(120, 10)) * rng.uniform(0.1, 5, 10) + 3
-    y = (x[:, 0] / x[:, 0].std() + rng.normal(size=120) > 4).astype(int)
-    weight, bias = fit_logistic(torch.tensor(x).float(), torch.tensor(y).float(), strength=0.5)
-    mean, scale = x.mean(0), x.std(0)
-    solver = LogisticRegression(C=2.0, class_weight="balanced", tol=1e-8, max_iter=5000).fit((x - mean) / scale, y)
-    np.testing.assert_allclose(weight.numpy(), solver.coef_[0] / scale, rtol=1e-3, atol=1e-4)
-    expected = solver.intercept_[0] - (solver.coef_[0] / scale) @ mean
-    assert bias == pytest.approx(expected, rel=1e-3, abs=1e-3)
-
-
-def test_auroc_agrees_with_scikit_learn() -> None:
-    rng = np.random.default_rng(1)
-    a, b = rng.integers(0, 6, 40), rng.integers(1, 8, 30)
-    expected = roc_auc_score([1] * 40 + [0] * 30, np.concatenate([a, b]))
-    assert auroc(torch.tensor(a).float(), torch.tensor(b).float()) == pytest.approx(expected)
