@@ -147,6 +147,8 @@ def _fork(request: dict[str, Any]) -> tuple[int, dict[str, int]]:
 def _become_command(request: dict[str, Any], ends: dict[str, tuple[int, int]]) -> NoReturn:
     code = 1
     try:
+        # Tests that run in a shell's background inherit a SIGINT that is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(ends["stdout"][1], 1)
         os.dup2(ends["stderr"][1], 2)
