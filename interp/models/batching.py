@@ -34,20 +34,29 @@ class Batch:
         return int(self.attention_mask.sum())
 
 
+SIMILAR = 0.85
+"""Rows shorter than this share of a batch's longest are left to the next batch: padding is computed with too."""
+SMALL = 1024
+"""Tokens below which a batch takes shorter rows all the same, so that a device has enough to do at once."""
+
+
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Row indices, longest rows first, in batches of at most `batch_tokens` tokens padding included.
+    """Row indices, longest rows first, in batches of rows of similar length.
 
     Args:
         lengths: Tokens of each row.
-        batch_tokens: The budget; a single longer row still gets a batch of its own.
+        batch_tokens: Most tokens of a batch, padding included; a single longer row still gets a batch of its own.
     """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        # The first row of a batch is its longest, so it sets the padded width.
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
+        if batches:
+            # The first row of a batch is its longest, so it sets the padded width.
+            longest, count = lengths[batches[-1][0]], len(batches[-1])
+            similar = lengths[row] >= SIMILAR * longest or longest * count < SMALL
+            if similar and longest * (count + 1) <= batch_tokens:
+                batches[-1].append(row)
+                continue
+        batches.append([row])
     return batches
 
 

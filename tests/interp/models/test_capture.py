@@ -140,6 +140,14 @@ def test_logits_are_computed_at_the_positions_only() -> None:
     assert seen == [(2, 1, 96)]
 
 
+@given(lengths=st.lists(st.integers(1, 900), min_size=1, max_size=80))
+def test_batches_of_some_size_hold_little_padding(lengths: list[int]) -> None:
+    for batch in plan_batches(lengths, 8192):
+        longest = lengths[batch[0]]
+        for place, row in enumerate(batch):
+            assert lengths[row] >= 0.85 * longest or longest * place < 1024
+
+
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), budget=st.integers(1, 200))
 def test_batches_hold_every_row_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, budget)
