@@ -141,13 +141,18 @@ def fit_probe(
         probe = _fit_and_judge(captured[FINAL_NORM][:, 0], examples, method, options)
         advance(1)
         return probe.at(**place, layer=model.n_layers - 1, site=FINAL_NORM), None  # type: ignore[arg-type]
-    layers = range(model.n_layers) if layer == "auto" else [resolve_layer(layer, model.n_layers)]
-    sweep = sweep_model(model, examples, layers, options, batch_tokens=batch_tokens, advance=advance)
-    chosen = sweep.choose_layer(position)
-    if method == "logistic":
-        return probe_of(model, sweep, chosen, position), sweep
+    sweep = None
+    if layer == "auto" or method == "logistic":
+        layers = range(model.n_layers) if layer == "auto" else [resolve_layer(layer, model.n_layers)]
+        sweep = sweep_model(model, examples, layers, options, batch_tokens=batch_tokens, advance=advance)
+        layer = sweep.choose_layer(position)
+        if method == "logistic":
+            return probe_of(model, sweep, layer, position), sweep
+    chosen = resolve_layer(layer, model.n_layers)
     activations = examples.activations(model, [chosen], batch_tokens)
     probe = _fit_and_judge(activations[0, :, 0], examples, method, options)
+    if sweep is None:
+        advance(1)
     return probe.at(**place, layer=chosen, site=resid_post(chosen)), sweep  # type: ignore[arg-type]
 
 

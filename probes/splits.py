@@ -148,16 +148,6 @@ def splits_by_category(
     return splits
 
 
-def check_no_leak(split: Split, prompts: Sequence[str]) -> None:
-    """Raises `CliffscopeError` if a prompt stands on both sides of a split made elsewhere."""
-    keys = prompt_keys(prompts)
-    shared = {keys[i] for i in split.train} & {keys[i] for i in split.test}
-    if shared:
-        raise CliffscopeError(
-            f"split: {len(shared)} prompts stand on both sides, for instance {min(shared)[:60]!r}; split by prompt."
-        )
-
-
 def _groups(prompts: Sequence[str], seed: int) -> list[list[int]]:
     """The rollouts of each prompt, in an order that depends on the texts and the seed alone."""
     members: dict[str, list[int]] = {}

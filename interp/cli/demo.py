@@ -59,7 +59,7 @@ def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) 
     from interp.rollouts.job import run
     from interp.rollouts.model_generator import ModelGenerator
 
-    # Each step of so small a model costs the same for many rows as for few: large batches.
+    # Large batches take fewer steps, and a step of so small a model costs less a row.
     size = 120
     generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=size * model.n_ctx)
     job = run(prompts, generator.generate, out, generator.settings, batch_size=size, judge=KeywordJudge(), restart=True)

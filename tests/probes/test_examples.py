@@ -94,7 +94,8 @@ def test_fixed_layers_the_final_norm_and_the_mean_difference(model: HookedModel)
     assert fixed.layer == 1
     norm, sweep = fit_probe(model, examples, layer="norm", options=OPTIONS)
     assert norm.site == "ln_final.hook_out" and sweep is None and "auroc" in norm.training
-    mean, _ = fit_probe(model, examples, layer=1, method="mean-difference", options=OPTIONS)
+    mean, sweep = fit_probe(model, examples, layer=1, method="mean-difference", options=OPTIONS)
+    assert mean.layer == 1 and sweep is None  # nothing is fitted that nobody reads
     split = make_plan(examples, OPTIONS).main.split
     states = examples.activations(model, [1], 8192)[0, torch.as_tensor(split.train), 0]
     labels = examples.labels[torch.as_tensor(split.train)]
