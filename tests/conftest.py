@@ -10,4 +10,4 @@ import jaxtyping
 import tests.shapes  # noqa: F401  # the hook finds it by name
 
 # Before anything of the packages is imported.
-jaxtyping.install_import_hook(["interp", "probes"], "tests.shapes.typechecked")
+jaxtyping.install_import_hook(["interp", "probes", "interventions", "circuits", "selection"], "tests.shapes.typechecked")
