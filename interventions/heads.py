@@ -67,7 +67,5 @@ def check_heads(heads: Iterable[tuple[int, int]], model: Sizes) -> tuple[Head, .
                 if model.n_kv_heads != model.n_heads
                 else ""
             )
-            raise CliffscopeError(
-                f"head {head}: layer {head.layer} has query heads 0 to {model.n_heads - 1}{grouped}."
-            )
+            raise CliffscopeError(f"head {head}: layer {head.layer} has query heads 0 to {model.n_heads - 1}{grouped}.")
     return tuple(chosen)

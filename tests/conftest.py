@@ -10,4 +10,5 @@ import jaxtyping
 import tests.shapes  # noqa: F401  # the hook finds it by name
 
 # Before anything of the packages is imported.
-jaxtyping.install_import_hook(["interp", "probes", "interventions", "circuits", "selection"], "tests.shapes.typechecked")
+PACKAGES = ["interp", "probes", "interventions", "circuits", "selection"]
+jaxtyping.install_import_hook(PACKAGES, "tests.shapes.typechecked")

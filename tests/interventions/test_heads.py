@@ -29,7 +29,7 @@ def test_heads_a_model_lacks_are_refused_with_the_reason() -> None:
         check_heads([(3, 0)], model)
     with pytest.raises(CliffscopeError, match="query heads 0 to 3; the 2 key-value heads"):
         check_heads([(1, 4)], model)
-    with pytest.raises(CliffscopeError, match="query heads 0 to 3.$"):
+    with pytest.raises(CliffscopeError, match=r"query heads 0 to 3\.$"):
         check_heads([(1, 4)], HookedModel(random_model("gpt_neox")))
     with pytest.raises(CliffscopeError, match="none is given"):
         check_heads([], model)
