@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from interp.errors import CliffscopeError
     from interp.models.capture import Capture
     from interp.models.hooked_model import HookedModel
-    from interp.models.hooks import Intervention, TokenContext
+    from interp.models.hooks import Intervention
+    from interp.models.ledger import Ledger
+    from interp.models.token_context import TokenContext
     from interp.rollouts import Rollout, read_rollouts, write_rollouts
     from interp.rollouts.model_generator import ModelGenerator
     from interp.rollouts.prompts import Prompt, PromptSet, load_prompts
@@ -23,6 +25,7 @@ __all__ = [
     "CliffscopeError",
     "HookedModel",
     "Intervention",
+    "Ledger",
     "ModelGenerator",
     "Prompt",
     "PromptSet",
@@ -40,7 +43,9 @@ _HOMES = {
     "errors": ("CliffscopeError",),
     "models.capture": ("Capture",),
     "models.hooked_model": ("HookedModel",),
-    "models.hooks": ("Intervention", "TokenContext"),
+    "models.hooks": ("Intervention",),
+    "models.ledger": ("Ledger",),
+    "models.token_context": ("TokenContext",),
     "rollouts": ("Rollout", "read_rollouts", "write_rollouts"),
     "rollouts.model_generator": ("ModelGenerator",),
     "rollouts.prompts": ("Prompt", "PromptSet", "load_prompts"),

@@ -87,7 +87,7 @@ def _generate_batch(
     ids = [prompt.id for prompt in prompts]
     broken = _Broken(len(prompts), model.device)
     sampling = [_InverseTransform(ids, seed, temperature, max_new_tokens, width)] if temperature > 0 else []
-    with torch.no_grad(), model.reading(prompts):
+    with torch.no_grad(), model.reading(prompts, stop=stop):
         output = model.hf.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,

@@ -14,6 +14,7 @@ from interp.models.capture import Capture, capture, logits
 from interp.models.generation import generate
 from interp.models.hooks import Intervention
 from interp.models.intervening import Intervening
+from interp.models.ledger import Ledger
 from interp.models.loading import load_checkpoint
 from interp.models.places import Places
 from interp.transcripts import Transcript, TranscriptBuilder
@@ -155,22 +156,34 @@ class HookedModel:
         return generate(self, prompts, **options)
 
     @contextlib.contextmanager
-    def intervene(self, *interventions: Intervention) -> Iterator["HookedModel"]:
+    def intervene(self, *interventions: Intervention, ledger: Ledger | None = None) -> Iterator["HookedModel"]:
         """Makes the interventions part of every forward pass inside the `with` block.
 
         They act in the order given; blocks nest, inner ones acting after outer ones. On leaving, also by an exception,
-        exactly these hooks are removed.
+        exactly these hooks are removed. One that changed nothing in the passes inside warns.
+
+        Args:
+            interventions: What to change.
+            ledger: Takes down which tokens were changed; it looks at every value, which costs time.
 
         Raises:
             CliffscopeError: If an intervention does not fit this model; then none of them is active.
         """
-        with self._intervening.active(interventions):
+        with self._intervening.active(interventions, ledger):
             yield self
 
     @contextlib.contextmanager
-    def reading(self, transcripts: Sequence[Transcript], index: Tensor | None = None) -> Iterator[None]:
-        """Tells interventions, for the passes inside, whose rows these are and which tokens the columns are."""
-        with self._intervening.reading(transcripts, index):
+    def reading(
+        self, transcripts: Sequence[Transcript], index: Tensor | None = None, stop: Sequence[int] | None = None
+    ) -> Iterator[None]:
+        """Tells interventions, for the passes inside, whose rows these are and which tokens the columns are.
+
+        Args:
+            transcripts: One a row.
+            index: `[batch, pos]`; derived from the attention mask if `None`.
+            stop: Given while the rows are being written on: the ids that end one.
+        """
+        with self._intervening.reading(transcripts, index, stop):
             yield
 
     def require_eval(self) -> None:

@@ -1,7 +1,6 @@
 """Reading and changing values at places by plain PyTorch hooks, and the protocol of an intervention."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -11,40 +10,27 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.models.places import Place, Places
 from interp.models.sites import Site
+from interp.models.token_context import TokenContext
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
-    from interp.transcripts import Transcript
 
 
-@dataclass(frozen=True)
-class TokenContext:
-    """Which tokens the columns of a value are, during a whole-text pass and during generation alike.
+Change = Callable[[Tensor, TokenContext], Tensor]
+"""Makes the new value of a site, of the same shape, dtype and device, from the value, which is not to be written to.
 
-    Attributes:
-        index: Each column's token index in its own sequence, padding not counted; −1 at padding.
-        transcripts: The transcript of each row where the caller gave transcripts, else empty. While generating,
-            indices beyond a transcript's length are the tokens generated so far.
-    """
-
-    index: Int[Tensor, "batch pos"]
-    transcripts: "Sequence[Transcript]" = ()
+A value is `[batch, pos, d_model]`, or `[batch, pos, head, d_head]` at `attn.hook_z`.
+"""
 
 
 class Intervention(Protocol):
-    """A change of a forward pass: it names the sites that it changes and gives each one's new value."""
+    """A change of a forward pass."""
 
-    def sites(self, model: "HookedModel") -> Sequence[str]:
-        """The sites to change. Raises `CliffscopeError` if this model cannot be changed so."""
-        ...
+    def changes(self, model: "HookedModel") -> Mapping[str, Change]:
+        """What becomes of the value at each site that it changes.
 
-    def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
-        """The new value, of the same shape, dtype and device.
-
-        Args:
-            site: One of `sites(model)`.
-            value: `[batch, pos, d_model]`, or `[batch, pos, head, d_head]` at `attn.hook_z`. Not to be written to.
-            tokens: Which tokens the columns are.
+        Raises:
+            CliffscopeError: If this model cannot be changed so.
         """
         ...
 

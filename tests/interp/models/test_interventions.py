@@ -1,16 +1,21 @@
 """Interventions: they act where they say, compose, nest, and leave nothing behind; the same with a KV cache."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from interp.models.hooked_model import HookedModel
-from interp.models.hooks import TokenContext
+from interp.models.hooks import Change
 from interp.models.sites import BLOCK_SITES, FINAL_NORM, resid_post
+from interp.models.token_context import TokenContext
 from interp.transcripts import Transcript
 from tests.architectures import CONFIGS, PARALLEL, random_model
+
+# Several interventions here only watch.
+pytestmark = pytest.mark.filterwarnings("ignore::interp.models.intervening.NothingChangedWarning")
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -28,11 +33,10 @@ class Add:
         self.seen: list[list[list[int]]] = []
         self.ids: list[list[str]] = []
 
-    def sites(self, model: HookedModel) -> list[str]:
-        return [self.site]
+    def changes(self, model: HookedModel) -> dict[str, Change]:
+        return {self.site: self.change}
 
-    def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
-        assert site == self.site
+    def change(self, value: Tensor, tokens: TokenContext) -> Tensor:
         self.seen.append(tokens.index.tolist())
         self.ids.append([transcript.id for transcript in tokens.transcripts])
         where = torch.ones_like(tokens.index, dtype=torch.bool)
@@ -42,7 +46,7 @@ class Add:
 
 
 class Multiply(Add):
-    def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
+    def change(self, value: Tensor, tokens: TokenContext) -> Tensor:
         return value * self.amount
 
 
@@ -88,10 +92,10 @@ def test_zeroed_heads_are_the_same_as_zeroed_weights(model: HookedModel) -> None
     transcripts = texts([12])
 
     class ZeroHead:
-        def sites(self, model: HookedModel) -> list[str]:
-            return ["blocks.1.attn.hook_z"]
+        def changes(self, model: HookedModel) -> dict[str, Change]:
+            return {"blocks.1.attn.hook_z": self.zero}
 
-        def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
+        def zero(self, value: Tensor, tokens: TokenContext) -> Tensor:
             changed = value.clone()
             changed[:, :, 2] = 0
             return changed
@@ -137,10 +141,12 @@ def test_values_under_the_kv_cache_are_those_of_whole_text_passes(model: HookedM
         def __init__(self) -> None:
             self.values: dict[tuple[str, str, int], Tensor] = {}
 
-        def sites(self, model: HookedModel) -> list[str]:
-            return [f"blocks.{layer}.{site}" for layer in range(3) for site in ("attn.hook_z", "hook_resid_post")]
+        SITES = tuple(f"blocks.{layer}.{site}" for layer in range(3) for site in ("attn.hook_z", "hook_resid_post"))
 
-        def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
+        def changes(self, model: HookedModel) -> dict[str, Change]:
+            return {site: partial(self.record, site) for site in self.SITES}
+
+        def record(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
             for row, transcript in enumerate(tokens.transcripts):
                 for column, index in enumerate(tokens.index[row].tolist()):
                     if index >= 0:
@@ -154,8 +160,8 @@ def test_values_under_the_kv_cache_are_those_of_whole_text_passes(model: HookedM
     for prompt, new in zip(prompts, generated, strict=True):
         # The last token generated is never read again.
         whole = Transcript.from_ids(prompt.id, [*prompt.input_ids, *new[:-1]])
-        captured = model.capture([whole], record.sites(model), range(len(whole)))
-        for site in record.sites(model):
+        captured = model.capture([whole], record.SITES, range(len(whole)))
+        for site in record.SITES:
             for index in range(len(whole)):
                 seen = record.values[site, prompt.id, index]
                 torch.testing.assert_close(seen, captured[site][0, index], **TOLERANCE)
@@ -239,7 +245,7 @@ def test_only_own_hooks_are_removed_also_on_errors(qwen: HookedModel) -> None:
 
 def test_a_wrong_shape_is_named(qwen: HookedModel) -> None:
     class Cut(Add):
-        def __call__(self, site: str, value: Tensor, tokens: TokenContext) -> Tensor:
+        def change(self, value: Tensor, tokens: TokenContext) -> Tensor:
             return value[:, :1]
 
     with pytest.raises(ValueError, match=r"Cut at blocks\.1\.hook_resid_post returned .* expected"):
