@@ -1,0 +1,210 @@
+"""`HeadScores`: every head of a model with its score by one method, the evidence for it, and the file of the table.
+
+In every method a score above 0 means that the head suppresses refusal. A head is called a suppression head only with
+evidence: the mean over cases is above 0 with a sign-flip permutation p that stays below 0.05 after Benjamini–Hochberg
+correction over all heads, it is at least a twentieth of what there is to explain, the method's own confirmation holds
+where it has one, and there is something to explain at all.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+from numpy.typing import NDArray
+
+from interp.errors import CliffscopeError
+from interp.significance import benjamini_hochberg, cluster_sums, sign_flip_p
+from interp.statistics import bootstrap_counts, percentile_bounds
+from interp.table_files import TableFormat, as_json_holds
+from interventions.heads import Head
+
+if TYPE_CHECKING:
+    from interp.models.hooked_model import HookedModel
+
+Method = Literal["attribution", "ablation", "gradient", "interchange"]
+
+MAX_Q = 0.05
+"""The false discovery rate at which heads are named."""
+MIN_SHARE = 0.05
+"""The least part of what is to be explained that a suppression head accounts for."""
+
+COLUMNS = ("rank", "layer", "head", "name", "score", "low", "high", "p", "q", "share", "suppresses")
+FORMAT = TableFormat("cliffscope.heads", "1", "a table of head scores", "rank the heads again", COLUMNS)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """The heads of one model, ranked by one method.
+
+    Attributes:
+        table: One row a head, best first: `rank` from 1, `layer`, `head`, `name` ("3.1"), `score` (the mean over cases,
+            NaN if unknown), `low` and `high` (its bootstrap 95 % interval), `p`, `q`, `share` of what is to be
+            explained, `suppresses`; then the method's own columns.
+        method: How the heads were scored.
+        model: Name of the model.
+        fingerprint: What the model is, to refuse another.
+        facts: What JSON can hold: `nothing` (why there is nothing to explain, else `None`), `n`, `seed`, …
+    """
+
+    table: pd.DataFrame
+    method: Method
+    model: str
+    fingerprint: Mapping[str, str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        method: Method,
+        model: "HookedModel",
+        scores: Float[np.ndarray, "case layer head"],
+        *,
+        to_explain: float,
+        clusters: Sequence[Any] | NDArray[Any] | None = None,
+        confirmed: Bool[np.ndarray, "layer head"] | None = None,
+        columns: Mapping[str, Shaped[np.ndarray, "layer head"]] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> "HeadScores":
+        """Ranks heads by their mean score over cases.
+
+        Args:
+            method: How the scores were made.
+            model: The model.
+            scores: Above 0 where the head suppresses refusal; a head with a NaN is ranked last.
+            to_explain: The size of the whole effect, in the unit of the scores; where it is not above 0, there is
+                nothing to explain.
+            clusters: `[case]` labels of cases that belong together, usually their prompts.
+            confirmed: Whether the method's own second condition holds.
+            columns: More columns, by name.
+            facts: More facts; `nothing` is a reason not to name any head.
+            seed: Of bootstrap and permutation.
+
+        Raises:
+            CliffscopeError: If JSON cannot hold the facts.
+        """
+        known = {"nothing": None, **(facts or {})}
+        if known["nothing"] is None and not to_explain > 0:
+            known["nothing"] = "what the heads could explain is not above 0"
+        mean, low, high = _mean_and_interval(scores, clusters, seed)
+        p = sign_flip_p(scores, clusters=clusters, seed=seed)
+        q = benjamini_hochberg(p)
+        share = mean / to_explain if to_explain > 0 else np.full_like(mean, math.nan)
+        suppresses = (mean > 0) & (q < MAX_Q) & (share >= MIN_SHARE) & (known["nothing"] is None)
+        if confirmed is not None:
+            suppresses &= confirmed
+        figures = {"score": mean, "low": low, "high": high, "p": p, "q": q, "share": share, "suppresses": suppresses}
+        known |= {
+            "n": len(scores),
+            "n_clusters": len(scores) if clusters is None else len(set(clusters)),
+            "to_explain": to_explain,
+            "seed": seed,
+        }
+        return cls(_ranked({**figures, **(columns or {})}), method, model.name, model.fingerprint, known)
+
+    @classmethod
+    def nothing(
+        cls, method: Method, model: "HookedModel", reason: str, facts: Mapping[str, Any] | None = None
+    ) -> "HeadScores":
+        """All heads without scores, because there is nothing to explain."""
+        unknown = np.full((model.n_layers, model.n_heads), math.nan)
+        figures = {name: unknown for name in ("score", "low", "high", "p", "q", "share")}
+        table = _ranked({**figures, "suppresses": np.zeros(unknown.shape, dtype=bool)})
+        return cls(table, method, model.name, model.fingerprint, {**(facts or {}), "nothing": reason})
+
+    def __post_init__(self) -> None:
+        try:
+            # As the file holds them: the table in memory must not differ from the one read back.
+            facts = as_json_holds(self.facts)
+        except (TypeError, ValueError) as error:
+            raise CliffscopeError(f"head scores: JSON cannot hold the facts ({error}).") from error
+        object.__setattr__(self, "facts", facts)
+        object.__setattr__(self, "fingerprint", dict(self.fingerprint))
+
+    def grid(self, column: str = "score") -> Float[np.ndarray, "layer head"]:
+        """A column with its heads in their places. Raises `CliffscopeError` if there is no such column of numbers."""
+        if column not in self.table or not pd.api.types.is_numeric_dtype(self.table[column]):
+            numbers = [str(name) for name in self.table if pd.api.types.is_numeric_dtype(self.table[name])]
+            raise CliffscopeError(f"head scores: no column {column!r} of numbers; use one of {', '.join(numbers)}.")
+        grid = np.full((int(self.table["layer"].max()) + 1, int(self.table["head"].max()) + 1), math.nan)
+        grid[self.table["layer"], self.table["head"]] = self.table[column].astype(np.float64)
+        return grid
+
+    def top(self, n: int) -> tuple[Head, ...]:
+        """The `n` heads with the highest scores, best first."""
+        return _heads(self.table[self.table["score"].notna()].head(n))
+
+    @property
+    def suppressors(self) -> tuple[Head, ...]:
+        """The suppression heads, best first."""
+        return _heads(self.table[self.table["suppresses"]])
+
+    def check_model(self, fingerprint: Mapping[str, str], name: str) -> None:
+        """Refuses a model whose heads these are not.
+
+        Raises:
+            CliffscopeError: If the fingerprints differ, naming what differs.
+        """
+        differing = [
+            f"{key} {mine} there, {fingerprint.get(key, 'unknown')} here"
+            for key, mine in sorted(self.fingerprint.items())
+            if fingerprint.get(key) != mine
+        ]
+        if differing:
+            raise CliffscopeError(
+                f"head scores: made for {self.model}, not for {name} ({'; '.join(differing)}); "
+                "rank the heads of this model."
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes Parquet with all else in the schema's metadata. Raises `CliffscopeError` if it cannot."""
+        metadata = {"method": self.method, "model": self.model, "fingerprint": self.fingerprint, "facts": self.facts}
+        FORMAT.write(path, self.table, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "HeadScores":
+        """Reads a table back.
+
+        Raises:
+            CliffscopeError: If the file is missing, not Parquet, not a table of head scores, or of another version.
+        """
+        table, metadata = FORMAT.read(path)
+        return cls(table, metadata["method"], metadata["model"], metadata["fingerprint"], metadata["facts"])
+
+
+def _mean_and_interval(
+    scores: Float[np.ndarray, "case layer head"], clusters: Sequence[Any] | NDArray[Any] | None, seed: int
+) -> tuple[Float[np.ndarray, "layer head"], ...]:
+    """The mean over cases with its 95 % interval: clusters are drawn with replacement, whole."""
+    shape = scores.shape[1:]
+    sums, sizes = cluster_sums(scores, clusters)
+    if not len(sums):
+        unknown = np.full(shape, math.nan)
+        return unknown, unknown, unknown
+    mean = sums.sum(0) / sizes.sum()
+    if len(sums) < 2:
+        low = high = np.full(mean.shape, math.nan)
+    else:
+        counts = bootstrap_counts(len(sums), seed=seed)
+        low, high = percentile_bounds(((counts @ sums) / (counts @ sizes)[:, None]).T)
+    return mean.reshape(shape), low.reshape(shape), high.reshape(shape)
+
+
+def _ranked(figures: Mapping[str, Shaped[np.ndarray, "layer head"]]) -> pd.DataFrame:
+    """One row a head, highest score first; NaN last, equal scores in the order of the heads."""
+    layers, heads = (index.ravel() for index in np.indices(figures["score"].shape))
+    order = np.argsort(-figures["score"].ravel(), kind="stable")
+    table = pd.DataFrame({"rank": np.arange(1, len(order) + 1), "layer": layers[order], "head": heads[order]})
+    table["name"] = [str(head) for head in _heads(table)]
+    for name, values in figures.items():
+        table[name] = values.ravel()[order]
+    return table
+
+
+def _heads(rows: pd.DataFrame) -> tuple[Head, ...]:
+    return tuple(Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True))
