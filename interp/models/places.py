@@ -47,7 +47,7 @@ class Places:
     def __init__(self, hf: nn.Module) -> None:
         unwrap: Callable[[], nn.Module] | None = getattr(hf, "get_base_model", None)  # a PEFT wrapper has it
         inner = hf if unwrap is None else unwrap()
-        self.architecture = type(inner).__name__
+        self.architecture = _architecture(inner)
         config, self._mapping = _adapter_of(inner, self.architecture)
         blocks = self._mapping["blocks"]
         self._aliases: dict[str, str] = dict(blocks.hook_aliases)
@@ -61,7 +61,7 @@ class Places:
         self.d_model = int(config.d_model)
         self.d_vocab = int(config.d_vocab)
         self.n_ctx = int(config.n_ctx)
-        self.d_head = self.output_weight(0).shape[1]
+        self.d_head = self._head_width(0)
 
     def find(self, site: Site) -> Place:
         """Where a site is.
@@ -87,22 +87,37 @@ class Places:
         module = self._part(block, part, site) if part else block
         return Place(module, "in" if end == "hook_in" else "out")
 
+    def output_projection(self, layer: int) -> nn.Module:
+        """The module that reads all heads' outputs of a layer; a LoRA wrapper where there is one."""
+        return self.find(Site(layer, "attn.hook_z")).module
+
+    def attention(self, layer: int) -> nn.Module:
+        """The attention module of a layer."""
+        return self._part(self.blocks[layer], "attn", Site(layer, "hook_attn_out"))
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP of a layer, or its mixture of experts, without the norms around it."""
+        return self._part(self.blocks[layer], "mlp", Site(layer, "hook_mlp_out"))
+
     def output_weight(self, layer: int) -> torch.Tensor:
         """W_O of a layer, one matrix a query head: `[head, d_head, d_model]`, a view of the model's own weight."""
-        site = Site(layer, "attn.hook_z")
-        module = self._part(self.blocks[layer], "attn.o", site)
-        module = getattr(module, "base_layer", module)  # a LoRA wrapper
+        module = _without_adapter(self.output_projection(layer))
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         if not isinstance(module, nn.Linear):
             weight = weight.T  # GPT-2's Conv1D keeps [in, out]
-        width = weight.shape[1]
+        return weight.T.unflatten(0, (self.n_heads, self._head_width(layer)))
+
+    def _head_width(self, layer: int) -> int:
+        """As declared by the output projection: the weight's own shape differs where it is sharded or quantized."""
+        module = _without_adapter(self.output_projection(layer))
+        width = int(getattr(module, "in_features", 0) or module.nx)  # type: ignore[arg-type]  # Conv1D says nx
         if width % self.n_heads:
             raise CliffscopeError(
                 f"{self.architecture}: layer {layer} gives {width} values for {self.n_heads} query heads; "
                 "heads of unequal size are not supported."
             )
-        return weight.T.unflatten(0, (self.n_heads, width // self.n_heads))
+        return width // self.n_heads
 
     def _part(self, block: nn.Module, path: str, site: Site) -> nn.Module:
         """The module of a block that TransformerLens calls `path`, for instance `attn.o`."""
@@ -138,6 +153,16 @@ def _adapter_of(hf: nn.Module, architecture: str) -> tuple[Any, dict[str, Any]]:
     if not mapping or not {"blocks", "ln_final"} <= set(mapping) or "attn" not in mapping["blocks"].submodules:
         raise CliffscopeError(f"Architecture {architecture} is not a decoder made of attention blocks.")
     return config, mapping
+
+
+def _architecture(hf: nn.Module) -> str:
+    """The class name of a model; `fully_shard` puts a class of its own in front of the model's."""
+    return next(kind.__name__ for kind in type(hf).__mro__ if not kind.__module__.startswith("torch.distributed."))
+
+
+def _without_adapter(projection: nn.Module) -> nn.Module:
+    """The projection inside a LoRA wrapper, or itself."""
+    return getattr(projection, "base_layer", projection)
 
 
 def _submodule(module: nn.Module, path: str | None, architecture: str) -> nn.Module:
