@@ -101,7 +101,7 @@ class Places:
 
     def output_weight(self, layer: int) -> torch.Tensor:
         """W_O of a layer, one matrix a query head: `[head, d_head, d_model]`, a view of the model's own weight."""
-        module = _without_adapter(self.output_projection(layer))
+        module = without_adapter(self.output_projection(layer))
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         if not isinstance(module, nn.Linear):
@@ -110,7 +110,7 @@ class Places:
 
     def _head_width(self, layer: int) -> int:
         """As declared by the output projection: the weight's own shape differs where it is sharded or quantized."""
-        module = _without_adapter(self.output_projection(layer))
+        module = without_adapter(self.output_projection(layer))
         width = int(getattr(module, "in_features", 0) or module.nx)  # type: ignore[arg-type]  # Conv1D says nx
         if width % self.n_heads:
             raise CliffscopeError(
@@ -160,7 +160,7 @@ def _architecture(hf: nn.Module) -> str:
     return next(kind.__name__ for kind in type(hf).__mro__ if not kind.__module__.startswith("torch.distributed."))
 
 
-def _without_adapter(projection: nn.Module) -> nn.Module:
+def without_adapter(projection: nn.Module) -> nn.Module:
     """The projection inside a LoRA wrapper, or itself."""
     return getattr(projection, "base_layer", projection)
 

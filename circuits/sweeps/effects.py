@@ -1,0 +1,163 @@
+"""What a sweep is asked for and what it gives: one change of every head alone, and the readouts after it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.sweeps.readouts import Readouts
+from interp.errors import CliffscopeError
+from interventions.heads import Head, check_heads
+
+if TYPE_CHECKING:
+    from interp.models.hooked_model import HookedModel
+    from interp.transcripts import Transcript
+
+Replace = Callable[[int, int, Float[Tensor, "pos head d_head"]], Float[Tensor, "pos head d_head"]]
+"""`(row, layer, z of the positions that change)` → what z would be; each head is changed alone, by its slice of this.
+
+`row` is the transcript's place among those given. `z` is the model's own, as the output projection would see it (after
+whatever is attached to the model), and not to be written to.
+"""
+
+
+@dataclass(frozen=True)
+class SweepEffects:
+    """Readouts at the edge with each head changed alone.
+
+    Attributes:
+        ids: The transcripts' ids.
+        readouts: `probe_logit` and `refusal_logit`, whichever were read.
+        base: With no head changed but those of `ablated`.
+        changed: With one head changed; NaN for heads that were not swept.
+    """
+
+    ids: tuple[str, ...]
+    readouts: tuple[str, ...]
+    base: Float[Tensor, "rollout readout"]
+    changed: Float[Tensor, "rollout layer head readout"]
+
+    def effect(self, readout: str) -> Float[Tensor, "rollout layer head"]:
+        """`changed − base` of one readout.
+
+        Raises:
+            CliffscopeError: If it was not read.
+        """
+        if readout not in self.readouts:
+            raise CliffscopeError(f"effect of {readout!r}: the sweep read {' and '.join(self.readouts)}.")
+        number = self.readouts.index(readout)
+        return self.changed[..., number] - self.base[:, None, None, number]
+
+
+class Sweep:
+    """A sweep under way: the request, checked, and the values found so far.
+
+    Attributes:
+        transcripts: The transcripts, each ending at its edge: what follows cannot matter to it.
+        heads: The heads to sweep that can reach a readout, by layer.
+
+    Raises:
+        CliffscopeError: If a transcript has no edge, a head does not exist, the probe does not fit, or the model is in
+            training mode.
+    """
+
+    def __init__(
+        self,
+        model: "HookedModel",
+        transcripts: "Sequence[Transcript]",
+        readouts: Readouts,
+        change: Replace,
+        heads: Iterable[Head] | None,
+        ablated: Iterable[Head],
+        advance: Callable[[int], object],
+    ) -> None:
+        model.require_eval()
+        self.model = model
+        self.readouts = readouts
+        self.transcripts = [cut_at_edge(transcript) for transcript in transcripts]
+        every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+        self._asked = every if heads is None else list(check_heads(heads, model))
+        self._reached = [readouts.reached(model, layer) for layer in range(model.n_layers)]
+        self.heads = [head for head in self._asked if any(self._reached[head.layer])]
+        self._ablated: dict[int, list[int]] = {}
+        for layer, head in check_heads(ablated, model) if (ablated := list(ablated)) else ():
+            self._ablated.setdefault(layer, []).append(head)
+        self._change = change
+        self._advance = advance
+        self.base = torch.full((len(transcripts), len(readouts.names)), torch.nan)
+        self.changed = torch.full((len(transcripts), model.n_layers, model.n_heads, len(readouts.names)), torch.nan)
+
+    def layers(self) -> list[int]:
+        """The layers with heads to sweep, ascending."""
+        return sorted({head.layer for head in self.heads})
+
+    def in_layer(self, layer: int) -> list[int]:
+        """The heads of a layer to sweep."""
+        return [head.head for head in self.heads if head.layer == layer]
+
+    def new(self, row: int, layer: int, z: Float[Tensor, "pos head d_head"]) -> Float[Tensor, "pos head d_head"]:
+        """What z would be with every head changed."""
+        new = self._change(row, layer, z)
+        if new.shape != z.shape:
+            raise ValueError(f"layer {layer}: the new z is {tuple(new.shape)}, expected {tuple(z.shape)}")
+        return new.to(z)
+
+    def ablates(self, layer: int) -> bool:
+        """Whether a layer has heads that are changed in the base too."""
+        return layer in self._ablated
+
+    def ablate(self, row: int, layer: int, z: Float[Tensor, "pos head d_head"]) -> Float[Tensor, "pos head d_head"]:
+        """The same z, with the heads changed that are changed in the base too."""
+        if not self.ablates(layer):
+            return z
+        heads = self._ablated[layer]
+        ablated = z.clone()
+        ablated[:, heads] = self.new(row, layer, z)[:, heads]
+        return ablated
+
+    def check_replay(self, row: int, layer: int, values: Float[Tensor, " readout"]) -> None:
+        """Raises `CliffscopeError` if a pass from a layer on, with no head changed, does not give the base again."""
+        # Half precision rounds by as much as the size of a batch changes the order of sums.
+        allowed = 0.3 if torch.finfo(self.model.dtype).bits < 32 else 2e-3
+        for was, now, reached in zip(self.base[row], values, self._reached[layer], strict=True):
+            if reached and not abs(now - was) <= allowed * (1 + abs(was)):
+                raise CliffscopeError(
+                    f"{self.model.places.architecture}: its blocks from layer {layer} on give {now:.4g} from a stored "
+                    f"residual stream and {was:.4g} in a whole pass; this architecture cannot be swept."
+                )
+
+    def advance(self, rollouts: int) -> None:
+        """Tells that all heads of so many rollouts are done."""
+        self._advance(rollouts)
+
+    def effects(self) -> SweepEffects:
+        """The result. Raises `CliffscopeError` if a value is NaN or infinite."""
+        for head in self._asked:
+            for number, reached in enumerate(self._reached[head.layer]):
+                if not reached:
+                    self.changed[:, head.layer, head.head, number] = self.base[:, number]
+        layers, heads = zip(*self._asked, strict=True)
+        finite = self.base.isfinite().all(-1) & self.changed[:, layers, heads].isfinite().flatten(1).all(-1)
+        for transcript, fine in zip(self.transcripts, finite.tolist(), strict=True):
+            if not fine:
+                raise CliffscopeError(
+                    f"Rollout {transcript.id!r}: the model's activations are NaN or infinite; try --dtype float32."
+                )
+        ids = tuple(transcript.id for transcript in self.transcripts)
+        return SweepEffects(ids, self.readouts.names, self.base, self.changed)
+
+
+def cut_at_edge(transcript: "Transcript") -> "Transcript":
+    """A transcript without what follows its edge. Raises `CliffscopeError` if it has none."""
+    stop = transcript.edge + 1
+    if stop == len(transcript):
+        return transcript
+    return replace(
+        transcript,
+        input_ids=transcript.input_ids[:stop],
+        tokens=transcript.tokens[:stop],
+        labels=transcript.labels[:stop],
+    )
