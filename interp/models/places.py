@@ -77,9 +77,10 @@ class Places:
             return Place(self._part(block, "attn.o", site), "in", self.n_heads)
         alias = self._aliases.get(site.name)
         if alias is None:
+            parallel = site.name == "hook_resid_mid" and "hook_attn_out" in self._aliases
+            reason = "attention and MLP read the same residual stream in parallel" if parallel else "it is not mapped"
             raise CliffscopeError(
-                f"{self.architecture} has no {site.name}: attention and MLP read the same residual stream in parallel. "
-                "Use hook_resid_pre or hook_resid_post."
+                f"{self.architecture} has no {site.name}: {reason}. Use hook_resid_pre or hook_resid_post."
             )
         part, _, end = alias.rpartition(".")
         if end not in ("hook_in", "hook_out"):
