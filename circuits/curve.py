@@ -101,6 +101,25 @@ class AblationCurve:
     model: str
     facts: Mapping[str, Any]
 
+    @property
+    def evidence(self) -> str:
+        """What the curve says about its longest set of heads, in one or two sentences."""
+        base = self.table.iloc[0]
+        most = self.table[self.table["n_heads"] == self.table["n_heads"].max()]
+        ranked, drawn = most[most["set"] == "ranked"].iloc[0], most[most["set"] == "random"]
+        text = (
+            f"Ablating the best {ranked['n_heads']} heads moves the mean refusal logit from "
+            f"{base['refusal_logit']:.2f} to {ranked['refusal_logit']:.2f} nats; {len(drawn)} random sets move it to "
+            f"{drawn['refusal_logit'].min():.2f} … {drawn['refusal_logit'].max():.2f}."
+        )
+        if pd.isna(ranked["asr"]):
+            return text
+        return text + (
+            f" Harmful prompts answered: {base['asr']:.1%} → {ranked['asr']:.1%} (random sets "
+            f"{drawn['asr'].mean():.1%}); benign prompts refused: {base['refusal_benign']:.1%} → "
+            f"{ranked['refusal_benign']:.1%}."
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""
         FORMAT.write(path, self.table, {"model": self.model, "facts": self.facts})

@@ -144,6 +144,48 @@ class HeadScores:
         """The suppression heads, best first."""
         return _heads(self.table[self.table["suppresses"]])
 
+    def choose(self, *, count: int | None = None, fraction: float | None = None) -> tuple[Head, ...]:
+        """The heads for a mask, best first.
+
+        Args:
+            count: How many.
+            fraction: How many, as a share of all heads, rounded down to at least one. Where neither is given, all
+                suppression heads.
+
+        Raises:
+            CliffscopeError: If no suppression head is named, both are given, or fewer heads score above 0.
+        """
+        if count is not None and fraction is not None:
+            raise CliffscopeError("heads: give a count or a fraction, not both.")
+        if not self.suppressors:
+            raise CliffscopeError(f"heads: there is none to mask. {self.evidence}")
+        if fraction is not None:
+            if not 0 < fraction <= 1:
+                raise CliffscopeError(f"heads: a fraction lies between 0 and 1, found {fraction:g}.")
+            count = max(1, math.floor(fraction * len(self.table) + 1e-9))
+        if count is None:
+            return self.suppressors
+        above = int((self.table["score"] > 0).sum())
+        if not 1 <= count <= above:
+            raise CliffscopeError(f"heads: {count} are asked for; {above} have a score above 0.")
+        return self.top(count)
+
+    @property
+    def evidence(self) -> str:
+        """What the table says, in one or two sentences."""
+        if self.facts["nothing"] is not None:
+            return f"Nothing to explain: {self.facts['nothing']}. No head is called a suppression head."
+        named = self.table[self.table["suppresses"]]
+        criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
+        if named.empty:
+            return f"No suppression head: none of the {len(self.table)} heads has {criteria}."
+        heads = "; ".join(
+            f"{row['name']} (score {row['score']:.3g} [{row['low']:.3g}, {row['high']:.3g}], q = {row['q']:.2g}, "
+            f"{row['share']:.0%})"
+            for _, row in named.iterrows()
+        )
+        return f"{len(named)} suppression head{'s' * (len(named) > 1)} of {len(self.table)}, with {criteria}: {heads}."
+
     def check_model(self, fingerprint: Mapping[str, str], name: str) -> None:
         """Refuses a model whose heads these are not.
 

@@ -12,6 +12,12 @@ NAMES = {"complied": "harmful, complied", "refused": "harmful, refused", "benign
 INK = "#888888"
 """Lines and labels that must show on light and on dark."""
 
+CONTROL = "#888888"
+"""What is drawn at random, or unchanged: the control."""
+
+DIVERGING = ((0.0, COLORS["refused"]), (0.5, "#F5F5F5"), (1.0, COLORS["complied"]))
+"""A colour scale around 0: below it towards refusing, above it towards answering."""
+
 
 def band(color: str, opacity: float = 0.2) -> str:
     """A colour as a translucent fill, for an interval."""

@@ -1,1 +1,48 @@
-"""Ways to change a forward pass: head ablation, masks, patching, steering, directions."""
+"""Ways to change a forward pass: head ablation, masks, patching, steering, directions.
+
+Names are loaded on first use, so that `import interventions` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interventions.behaviour import Behaviour
+    from interventions.head_ablation import MeanHeads, ResampleHeads, ScaleHeads
+    from interventions.head_values import HeadValues
+    from interventions.heads import Head, parse_heads
+    from interventions.masks import HeadMask, HeadMaskCallback, fold_checkpoint
+    from interventions.random_heads import random_sets
+    from interventions.scope import Scope
+
+__all__ = [
+    "Behaviour",
+    "Head",
+    "HeadMask",
+    "HeadMaskCallback",
+    "HeadValues",
+    "MeanHeads",
+    "ResampleHeads",
+    "ScaleHeads",
+    "Scope",
+    "fold_checkpoint",
+    "parse_heads",
+    "random_sets",
+]
+
+_HOMES = {
+    "behaviour": ("Behaviour",),
+    "head_ablation": ("MeanHeads", "ResampleHeads", "ScaleHeads"),
+    "head_values": ("HeadValues",),
+    "heads": ("Head", "parse_heads"),
+    "masks": ("HeadMask", "HeadMaskCallback", "fold_checkpoint"),
+    "random_heads": ("random_sets",),
+    "scope": ("Scope",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"interventions.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -56,17 +56,9 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
 
 def cliff_page(cliff: Cliff) -> str:
     """The figure with the verdict's evidence as one self-contained HTML page; equal cliffs give equal pages."""
-    from html import escape
+    from interp.pages import page
 
-    # A fixed element id, or plotly would draw a random one for every file.
-    plot = cliff_figure(cliff).to_html(include_plotlyjs=True, full_html=False, div_id="cliff")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Cliff of {escape(cliff.model)}</title></head>"
-        '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
-        f"<p>{escape(cliff.evidence)}</p>{plot}</body></html>\n"
-    )
+    return page(f"Cliff of {cliff.model}", cliff.evidence, {"cliff": cliff_figure(cliff)})
 
 
 def _add_curve(figure: "go.Figure", outcome: str, curve: MeanTrajectory) -> None:

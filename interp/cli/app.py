@@ -7,7 +7,9 @@ import typer
 
 from interp.cli.cliff import cliff
 from interp.cli.demo import demo
+from interp.cli.heads import app as heads
 from interp.cli.inspect import inspect
+from interp.cli.mask import app as mask
 from interp.cli.organism import app as organism
 from interp.cli.probe import app as probe
 from interp.cli.rollout import rollout
@@ -27,6 +29,8 @@ app.command()(inspect)
 app.command()(rollout)
 app.add_typer(probe)
 app.command()(cliff)
+app.add_typer(heads)
+app.add_typer(mask)
 app.add_typer(organism)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Model, Probe, Rollouts, Seed
+from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Probe, Rollouts, Seed
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def cliff(
     ] = Plateau.MEAN,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
+    mask: Mask = None,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
@@ -56,7 +57,7 @@ def cliff(
         raise CliffscopeError(f"{out}: the table of rollouts is Parquet; give a name that ends with .parquet.")
     require_writable(*cliff_files(out), inputs=(rollouts, probe))
     fitted = LinearProbe.load(probe)
-    hooked = open_model(model, device, dtype)
+    hooked = open_model(model, device, dtype, mask=mask)
     with about(probe):
         check_probe(hooked, fitted)
     with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:

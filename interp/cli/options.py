@@ -33,3 +33,7 @@ BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; halved when memory runs out.")
 ]
 Layers = Annotated[str, typer.Option("--layers", help="all, or layers separated by commas; -1 is the last.")]
+Mask = Annotated[
+    Path | None,
+    typer.Option("--mask", help="A head mask made by `cliffscope mask build`, attached to the model throughout."),
+]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Model, Probe, Rollouts, Seed
+from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, Model, Probe, Rollouts, Seed
 
 if TYPE_CHECKING:
     from probes.sweep import ProbeSweep
@@ -51,6 +51,7 @@ def fit(
     ] = Method.LOGISTIC,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
+    mask: Mask = None,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
@@ -75,7 +76,7 @@ def fit(
 
     wanted = parse_layer(layer)
     require_writable(out, inputs=(rollouts,))
-    hooked = open_model(model, device, dtype)
+    hooked = open_model(model, device, dtype, mask=mask)
     with about(rollouts), progress("Fitting", hooked.n_layers if wanted == "auto" else 1, "layers") as bar:
         examples = Examples.of(hooked, loaded, [position])
         probe, _ = fit_probe(
@@ -110,6 +111,7 @@ def sweep(
     shuffles: Annotated[int, typer.Option("--shuffles", min=0, help="Permutations of the shuffled control.")] = 5,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
+    mask: Mask = None,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
@@ -134,7 +136,7 @@ def sweep(
     from probes.sweep_figure import write_sweep_html
 
     require_writable(out / "sweep.parquet", out / "sweep.html", inputs=(rollouts,))
-    hooked = open_model(model, device, dtype)
+    hooked = open_model(model, device, dtype, mask=mask)
     chosen = parse_layers(layers, hooked.n_layers)
     options = SweepOptions(seed=seed, n_shuffles=shuffles)
     with about(rollouts), progress("Sweeping", len(chosen), "layers") as bar:
@@ -158,6 +160,7 @@ def score(
     out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a token.")],
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
+    mask: Mask = None,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
@@ -179,7 +182,7 @@ def score(
 
     require_writable(out, inputs=(rollouts, probe))
     fitted = LinearProbe.load(probe)
-    hooked = open_model(model, device, dtype)
+    hooked = open_model(model, device, dtype, mask=mask)
     with about(probe):
         check_probe(hooked, fitted)
     with about(rollouts), progress("Scoring", len(loaded), "rollouts") as bar:

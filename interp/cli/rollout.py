@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Device, DType, Json, Seed
+from interp.cli.options import Device, DType, Json, Mask, Seed
 from interp.errors import CliffscopeError
 
 
@@ -33,6 +33,7 @@ def rollout(
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="An OpenAI-compatible server to use.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")] = 64,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")] = False,
+    mask: Mask = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -44,6 +45,8 @@ def rollout(
     """
     if model is None and endpoint is None:
         raise CliffscopeError("Give --model, or --endpoint with the URL of a server.")
+    if mask is not None and endpoint is not None:
+        raise CliffscopeError("--mask acts on a model on this machine, not on a server; fold it into a checkpoint.")
     from interp.judges import KeywordJudge
     from interp.rollouts.job import run, settings_path
     from interp.rollouts.prompts import load_prompts
@@ -65,7 +68,7 @@ def rollout(
         from interp.rollouts.model_generator import ModelGenerator
 
         generator = ModelGenerator(
-            open_model(str(model), device, dtype),
+            open_model(str(model), device, dtype, mask=mask),
             max_new_tokens=max_new_tokens,
             **options,  # type: ignore[arg-type]
         )

@@ -1,10 +1,12 @@
 """Opening what commands work on. Imports torch: only to be imported inside a command function."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +14,9 @@ from interp.errors import CliffscopeError
 from interp.models.hooked_model import HookedModel
 from interp.models.loading import ORGANISM
 from interp.models.sites import resolve_layer
+
+if TYPE_CHECKING:
+    from interventions.masks import HeadMask
 
 _NOISY = ("transformers", "transformer_lens", "huggingface_hub", "datasets")
 
@@ -26,19 +31,22 @@ def quiet_libraries() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> HookedModel:
+def open_model(name: str, device: str, dtype: str, *, mask: Path | None = None, chat: bool = True) -> HookedModel:
     """The model, loaded quietly: the libraries' own progress bars and notices are not this command's output.
 
     Args:
         name: See `HookedModel.load`.
         device: Its name, or `auto`.
         dtype: Its name, or `auto`.
+        mask: A head mask to attach until the process ends. The model's name then tells which, so that results with
+            and without it, or with another one, are never taken for each other.
         chat: Whether to refuse a model without a chat template. How a prompt is put to it would be a guess, and what
             is measured then is not how the model is used.
 
     Raises:
-        CliffscopeError: If there is no such model, or it has no chat template.
+        CliffscopeError: If there is no such model, it has no chat template, or the mask is for another model.
     """
+    loaded = None if mask is None else _load_mask(mask)
     quiet_libraries()
     if name.startswith(ORGANISM):
         # So small a model runs no faster on several threads, and far slower where other programs want the cores.
@@ -46,7 +54,17 @@ def open_model(name: str, device: str, dtype: str, *, chat: bool = True) -> Hook
     model = HookedModel.load(name, device=device, dtype=dtype)
     if chat:
         model.chat.require_template()
+    if mask is not None and loaded is not None:
+        with about(mask):
+            loaded.attach(model)
+        model.name = f"{name} + mask {hashlib.sha256(mask.read_bytes()).hexdigest()[:8]}"
     return model
+
+
+def _load_mask(path: Path) -> "HeadMask":
+    from interventions.masks import HeadMask
+
+    return HeadMask.load(path)
 
 
 def parse_layer(text: str) -> int | str:

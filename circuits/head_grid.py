@@ -1,0 +1,68 @@
+"""The picture of head scores: a grid of layers and heads, with chosen heads outlined."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from circuits.head_scores import HeadScores
+from interp.palette import DIVERGING
+from interventions.heads import Head
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+UNITS = {
+    "attribution": "minus the contribution along the probe's direction",
+    "ablation": "rise of the refusal logit when ablated (nats)",
+    "gradient": "approximate rise of the refusal logit when ablated (nats)",
+    "interchange": "mean change of the refusal logit when interchanged (nats)",
+}
+
+
+def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go.Figure":
+    """Every head's score by layer and head: orange suppresses refusal, blue promotes it, white does neither.
+
+    Args:
+        scores: Of all heads.
+        outlined: Heads with a frame, such as the planted ones; the suppression heads if `None`.
+    """
+    import plotly.graph_objects as go
+
+    grid = scores.grid()
+    limit = float(np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 1.0
+    columns = [scores.grid(name) for name in ("low", "high", "q", "rank")]
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid,
+            customdata=np.stack(columns, axis=-1),
+            zmin=-limit,
+            zmax=limit,
+            colorscale=[list(stop) for stop in DIVERGING],
+            colorbar={"title": {"text": "score", "side": "right"}},
+            xgap=1,
+            ygap=1,
+            hovertemplate="head %{y}.%{x}<br>score %{z:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}]<br>"
+            "q %{customdata[2]:.3g}, rank %{customdata[3]}<extra></extra>",
+        )
+    )
+    for layer, head in scores.suppressors if outlined is None else outlined:
+        corners = {"x0": head - 0.5, "x1": head + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
+        figure.add_shape(type="rect", line={"color": "#000000", "width": 2.5}, **corners)
+    every = 1 if max(grid.shape) <= 32 else 4
+    figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
+    figure.update_yaxes(title_text="layer", dtick=every, showgrid=False, zeroline=False)
+    figure.update_layout(
+        title={"text": f"{scores.model}: heads by {scores.method}<br><sub>{UNITS[scores.method]}</sub>", "x": 0.01},
+        template="plotly_white",
+        height=max(360, 140 + 26 * grid.shape[0]),
+        margin={"t": 80, "b": 60},
+    )
+    return figure
+
+
+def grid_page(scores: HeadScores, outlined: Sequence[Head] | None = None) -> str:
+    """The grid with what it says in words, as one self-contained HTML page; equal scores give equal pages."""
+    from interp.pages import page
+
+    return page(f"Heads of {scores.model}", scores.evidence, {"heads": head_grid(scores, outlined)})

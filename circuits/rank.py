@@ -1,0 +1,114 @@
+"""Ranking heads by any of the methods, with what later steps need put down in the table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
+
+from circuits.ablation import Scope
+from circuits.cases import Cases
+from circuits.head_scores import HeadScores, Method
+from interp.errors import CliffscopeError
+from interp.models.capture import BATCH_TOKENS
+from interp.transcripts import Transcript
+from interp.transcripts.positions import EDGE
+from probes.linear import LinearProbe
+
+if TYPE_CHECKING:
+    from interp.models.hooked_model import HookedModel
+
+METHODS: tuple[Method, ...] = get_args(Method)
+
+N_EXAMPLES = 3
+"""Complied rollouts whose tokens go into the table, so that a mask's effect can be measured where it matters."""
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """How heads are ranked.
+
+    Attributes:
+        method: `attribution`, `ablation`, `gradient` or `interchange`.
+        scope: Of ablation and gradient: `all` positions or `from-edge`.
+        gamma: Of ablation and gradient: what is kept of a head's output.
+        steps: Of gradient: 0 for one gradient, more for integrated gradients.
+        pairs: Of interchange: how many.
+        positions: Of interchange: where values are exchanged.
+        seed: Of every random choice.
+        batch_tokens: Token budget of a batch.
+
+    Raises:
+        CliffscopeError: If the method is unknown.
+    """
+
+    method: Method = "ablation"
+    scope: Scope = "from-edge"
+    gamma: float = 0.0
+    steps: int = 0
+    pairs: int = 120
+    positions: tuple[str, ...] = (EDGE,)
+    seed: int = 0
+    batch_tokens: int = BATCH_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise CliffscopeError(f"method {self.method!r}: expected one of {', '.join(METHODS)}.")
+
+
+def rank_heads(
+    model: "HookedModel",
+    probe: LinearProbe,
+    cases: Cases,
+    options: RankOptions | None = None,
+    advance: Callable[[int], object] = lambda amount: None,
+) -> HeadScores:
+    """Scores every head by the chosen method.
+
+    Where there is nothing to explain, no head is named and the table says why.
+
+    Args:
+        model: The model.
+        probe: A refusal probe of the model.
+        cases: The rollouts.
+        options: How; see there.
+        advance: Told how many cases more are done.
+
+    Raises:
+        CliffscopeError: If the probe is not the model's, or as the method does.
+    """
+    options = options or RankOptions()
+    shared = {"seed": options.seed, "batch_tokens": options.batch_tokens}
+    if options.method == "attribution":
+        from circuits.attribution import attribute
+
+        scores = attribute(model, probe, cases, **shared)
+    elif options.method == "ablation":
+        from circuits.ablation_scores import score_ablation
+
+        scores = score_ablation(
+            model, probe, cases, scope=options.scope, gamma=options.gamma, advance=advance, **shared
+        )
+    elif options.method == "gradient":
+        from circuits.gradient import score_gradient
+
+        scores = score_gradient(
+            model, probe, cases, scope=options.scope, gamma=options.gamma, steps=options.steps, **shared
+        )
+    else:
+        from circuits.interchange import screen
+
+        scores = screen(
+            model, probe, cases, n_pairs=options.pairs, positions=options.positions, advance=advance, **shared
+        )
+    examples = [list(transcript.input_ids) for transcript in cases.complied[:N_EXAMPLES]]
+    return replace(scores, facts={**scores.facts, "examples": examples})
+
+
+def examples_of(scores: HeadScores) -> list[Transcript] | None:
+    """The rollouts whose tokens a table carries, each ending at its edge; `None` if it carries none."""
+    rows = scores.facts.get("examples") or []
+    return [_up_to_edge(f"example {number}", ids) for number, ids in enumerate(rows)] or None
+
+
+def _up_to_edge(id: str, ids: list[int]) -> Transcript:
+    labels = ("template",) * (len(ids) - 1) + ("close",)
+    return Transcript(id, tuple(ids), ("",) * len(ids), labels, len(ids) - 1, "closed")
