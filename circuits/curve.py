@@ -102,22 +102,33 @@ class AblationCurve:
     facts: Mapping[str, Any]
 
     @property
+    def returns(self) -> int | None:
+        """With how many ranked heads refusal returns: the least whose mean refusal logit is above 0."""
+        back = self.table[(self.table["set"] == "ranked") & (self.table["refusal_logit"] > 0)]
+        return None if back.empty else int(back["n_heads"].min())
+
+    @property
     def evidence(self) -> str:
-        """What the curve says about its longest set of heads, in one or two sentences."""
+        """Whether refusal returns, with how many heads, and at what cost, in two or three sentences."""
+        returns, most = self.returns, int(self.table["n_heads"].max())
         base = self.table.iloc[0]
-        most = self.table[self.table["n_heads"] == self.table["n_heads"].max()]
-        ranked, drawn = most[most["set"] == "ranked"].iloc[0], most[most["set"] == "random"]
+        rows = self.table[self.table["n_heads"] == (most if returns is None else returns)]
+        ranked, drawn = rows[rows["set"] == "ranked"].iloc[0], rows[rows["set"] == "random"]
         text = (
-            f"Ablating the best {ranked['n_heads']} heads moves the mean refusal logit from "
-            f"{base['refusal_logit']:.2f} to {ranked['refusal_logit']:.2f} nats; {len(drawn)} random sets move it to "
-            f"{drawn['refusal_logit'].min():.2f} … {drawn['refusal_logit'].max():.2f}."
+            f"Refusal does not return with up to {most} heads"
+            if returns is None
+            else f"Refusal returns with {returns} head{'s' * (returns != 1)} ablated ({ranked['heads'] or 'none'})"
         )
+        text += f": mean refusal logit {base['refusal_logit']:.2f} → {ranked['refusal_logit']:.2f} nats"
+        if not drawn.empty:
+            low, high = drawn["refusal_logit"].min(), drawn["refusal_logit"].max()
+            text += f", {len(drawn)} random sets {low:.2f} … {high:.2f}"
         if pd.isna(ranked["asr"]):
-            return text
-        return text + (
-            f" Harmful prompts answered: {base['asr']:.1%} → {ranked['asr']:.1%} (random sets "
-            f"{drawn['asr'].mean():.1%}); benign prompts refused: {base['refusal_benign']:.1%} → "
-            f"{ranked['refusal_benign']:.1%}."
+            return f"{text}."
+        control = "" if drawn["asr"].isna().all() else f" (random sets {drawn['asr'].mean():.1%})"
+        return (
+            f"{text}. Harmful prompts answered: {base['asr']:.1%} → {ranked['asr']:.1%}{control}; benign prompts "
+            f"refused: {base['refusal_benign']:.1%} → {ranked['refusal_benign']:.1%}."
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

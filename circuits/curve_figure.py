@@ -86,10 +86,9 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
         return
     groups = drawn.groupby("n_heads")[name]
     if groups.size().min() >= 8:
-        bounds = groups.quantile([0.025, 0.975]).unstack()
-        x = np.concatenate([[0], bounds.index.to_numpy()])
+        x = np.concatenate([[0], np.sort(drawn["n_heads"].unique())])
         start = float(table.loc[table["n_heads"] == 0, name].iloc[0])
-        low, high = (np.concatenate([[start], bounds[end].to_numpy()]) for end in (0.025, 0.975))
+        low, high = (np.concatenate([[start], groups.quantile(end).to_numpy()]) for end in (0.025, 0.975))
         trace = _band(x, low, high, band(CONTROL, 0.35))
         trace.update(name="random sets, matched by layer (95 %)", showlegend=col == 1)
         figure.add_trace(trace, row=1, col=col)

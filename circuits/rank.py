@@ -16,6 +16,8 @@ from probes.linear import LinearProbe
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
+Advance = Callable[[int], None]
+
 METHODS: tuple[Method, ...] = get_args(Method)
 
 N_EXAMPLES = 3
@@ -59,7 +61,7 @@ def rank_heads(
     probe: LinearProbe,
     cases: Cases,
     options: RankOptions | None = None,
-    advance: Callable[[int], object] = lambda amount: None,
+    advance: Advance = lambda amount: None,
 ) -> HeadScores:
     """Scores every head by the chosen method.
 
@@ -76,31 +78,78 @@ def rank_heads(
         CliffscopeError: If the probe is not the model's, or as the method does.
     """
     options = options or RankOptions()
-    shared = {"seed": options.seed, "batch_tokens": options.batch_tokens}
-    if options.method == "attribution":
-        from circuits.attribution import attribute
-
-        scores = attribute(model, probe, cases, **shared)
-    elif options.method == "ablation":
-        from circuits.ablation_scores import score_ablation
-
-        scores = score_ablation(
-            model, probe, cases, scope=options.scope, gamma=options.gamma, advance=advance, **shared
-        )
-    elif options.method == "gradient":
-        from circuits.gradient import score_gradient
-
-        scores = score_gradient(
-            model, probe, cases, scope=options.scope, gamma=options.gamma, steps=options.steps, **shared
-        )
-    else:
-        from circuits.interchange import screen
-
-        scores = screen(
-            model, probe, cases, n_pairs=options.pairs, positions=options.positions, advance=advance, **shared
-        )
+    scores = _SCORERS[options.method](model, probe, cases, options, advance)
     examples = [list(transcript.input_ids) for transcript in cases.complied[:N_EXAMPLES]]
     return replace(scores, facts={**scores.facts, "examples": examples})
+
+
+def _attribution(
+    model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
+) -> HeadScores:
+    from circuits.attribution import attribute
+
+    return attribute(model, probe, cases, seed=options.seed, batch_tokens=options.batch_tokens)
+
+
+def _ablation(
+    model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
+) -> HeadScores:
+    from circuits.ablation_scores import score_ablation
+
+    return score_ablation(
+        model,
+        probe,
+        cases,
+        scope=options.scope,
+        gamma=options.gamma,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+        advance=advance,
+    )
+
+
+def _gradient(
+    model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
+) -> HeadScores:
+    from circuits.gradient import score_gradient
+
+    return score_gradient(
+        model,
+        probe,
+        cases,
+        scope=options.scope,
+        gamma=options.gamma,
+        steps=options.steps,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+        advance=advance,
+    )
+
+
+def _interchange(
+    model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
+) -> HeadScores:
+    from circuits.interchange import screen
+
+    return screen(
+        model,
+        probe,
+        cases,
+        n_pairs=options.pairs,
+        positions=options.positions,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+        advance=advance,
+    )
+
+
+# Imported inside: a ranking by one method does not wait for the others' libraries.
+_SCORERS = {
+    "attribution": _attribution,
+    "ablation": _ablation,
+    "gradient": _gradient,
+    "interchange": _interchange,
+}
 
 
 def examples_of(scores: HeadScores) -> list[Transcript] | None:

@@ -1,9 +1,9 @@
-"""Significance of a mean over cases: the sign-flip permutation test, and Benjamini–Hochberg over many of them.
+"""Means over cases: their bootstrap interval, their sign-flip permutation p, and Benjamini–Hochberg over many of them.
 
 If a mean is zero because each case is as likely to come out positive as negative, then flipping the signs of cases at
 random gives means as large as the one observed. (The test is exact where the values are symmetric about zero under the
 null hypothesis, as differences of exchangeable pairs are.) Cases that belong together, such as rollouts of one prompt,
-are flipped together.
+are flipped, and drawn, together.
 """
 
 import math
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
+from interp.statistics import bootstrap_counts, percentile_bounds
 
 _ENTRIES = 4_000_000
 """Most floats of one matrix product: what bounds the memory."""
@@ -53,6 +54,33 @@ def sign_flip_p(
         tried += len(signs)
     p = np.where(np.isnan(observed) | (len(sums) == 0), math.nan, (1 + reached) / (1 + tried))
     return p.reshape(values.shape[1:])
+
+
+def mean_and_interval(
+    values: Float[np.ndarray, "case *rest"], *, clusters: Sequence[Any] | NDArray[Any] | None = None, seed: int = 0
+) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
+    """The mean over cases, and the low and high end of its bootstrap 95 % interval, whole clusters being drawn.
+
+    Args:
+        values: One entry a case.
+        clusters: `[case]` labels; cases with the same label are drawn together. Each its own if `None`.
+        seed: Of the draws.
+
+    Returns:
+        Mean, low, high; the mean is NaN for no case, low and high for fewer than two clusters.
+
+    Raises:
+        CliffscopeError: If there is not one label a case.
+    """
+    shape = values.shape[1:]
+    sums, sizes = cluster_sums(values, clusters)
+    unknown = np.full(shape, math.nan)
+    mean = (sums.sum(0) / sizes.sum()).reshape(shape) if len(sums) else unknown
+    if len(sums) < 2:
+        return mean, unknown, unknown
+    counts = bootstrap_counts(len(sums), seed=seed)
+    low, high = percentile_bounds(((counts @ sums) / (counts @ sizes)[:, None]).T)
+    return mean, low.reshape(shape), high.reshape(shape)
 
 
 def cluster_sums(

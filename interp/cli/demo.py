@@ -10,6 +10,7 @@ from interp.cli.options import Device, DType, Json, Seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from circuits.head_scores import HeadScores, Method
     from interp.models.hooked_model import HookedModel
     from interp.rollouts import Rollout
     from interp.rollouts.prompts import PromptSet
@@ -18,7 +19,22 @@ if TYPE_CHECKING:
 
 POSITIONS = ("inst", "post_inst", "think:0.25", "think:0.5", "think:0.75", "think:1", "close:-2", "close:-1")
 MAX_NEW_TOKENS = 400
-FILES = ("rollouts.jsonl", "probe.safetensors", "sweep.parquet", "cliff.parquet", "summary.json")
+BATCH_SIZE = 120
+"""Prompts at once: large batches take fewer steps, and a step of so small a model costs less a row."""
+SEARCHES: tuple["Method", ...] = ("attribution", "ablation", "interchange")
+MASK_FRACTION = 0.05
+"""Most heads in the mask, as a share of all."""
+N_RANDOM_MASKS = 3
+FILES = (
+    "rollouts.jsonl",
+    "probe.safetensors",
+    "sweep.parquet",
+    "cliff.parquet",
+    *(f"heads-{method}.parquet" for method in SEARCHES),
+    "mask.safetensors",
+    "rollouts-masked.jsonl",
+    "summary.json",
+)
 
 
 def demo(
@@ -31,9 +47,12 @@ def demo(
     dtype: DType = "auto",
     as_json: Json = False,
 ) -> None:
-    """Generates rollouts with a bundled organism, fits and sweeps refusal probes, and measures the cliff.
+    """Measures the cliff of a bundled organism, finds the heads that cause it, and masks them.
 
-    Writes rollouts.jsonl, probe.safetensors, sweep.parquet and .html, cliff.parquet and .html, summary.json.
+    Generates rollouts, fits and sweeps refusal probes, measures the cliff, ranks the heads by three methods, builds a
+    mask, and answers the prompts again with the mask and with random masks of the same size. Writes rollouts.jsonl,
+    probe.safetensors, sweep.parquet, cliff.parquet, heads-METHOD.parquet, mask.safetensors, rollouts-masked.jsonl and
+    summary.json, and pages (.html) beside the tables.
 
     Example: cliffscope demo --out runs/demo
     """
@@ -50,6 +69,9 @@ def demo(
     probe = _probe(hooked, rollouts, out, seed)
     cliff = _measure(hooked, probe, rollouts, out, seed)
     summary = _summary(model, rollouts, probe, cliff)
+    rankings = _rank(hooked, probe, rollouts, out, seed)
+    summary["heads"] = _heads(model, rankings)
+    _mask(hooked, rankings["ablation"], prompts, rollouts, out, seed, summary)
     summary["seconds"] = round(time.perf_counter() - start, 1)
     _finish(summary, cliff, out, as_json)
 
@@ -59,10 +81,10 @@ def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) 
     from interp.rollouts.job import run
     from interp.rollouts.model_generator import ModelGenerator
 
-    # Large batches take fewer steps, and a step of so small a model costs less a row.
-    size = 120
-    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=size * model.n_ctx)
-    job = run(prompts, generator.generate, out, generator.settings, batch_size=size, judge=KeywordJudge(), restart=True)
+    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
+    job = run(
+        prompts, generator.generate, out, generator.settings, batch_size=BATCH_SIZE, judge=KeywordJudge(), restart=True
+    )
     return job.rollouts
 
 
@@ -99,7 +121,9 @@ def _measure(
 
 
 def _summary(model: str, rollouts: "Sequence[Rollout]", probe: "LinearProbe", cliff: "Cliff") -> dict[str, Any]:
-    facts = probe.training
+    from interventions.behaviour import Behaviour
+
+    facts, behaviour = probe.training, Behaviour.of(rollouts)
     return {
         "model": model,
         "probe": {
@@ -111,15 +135,92 @@ def _summary(model: str, rollouts: "Sequence[Rollout]", probe: "LinearProbe", cl
             "auroc_heldout_category": facts.get("auroc_held_out_category"),
         },
         "cliff": cliff.summary(),
-        "asr": {"base": _share(rollouts, "complied", harmful=True)},
-        "refusal_benign": {"base": _share(rollouts, "benign_refused", harmful=False)},
+        "asr": {"base": behaviour.asr},
+        "refusal_benign": {"base": behaviour.refusal_benign},
     }
 
 
-def _share(rollouts: "Sequence[Rollout]", outcome: str, *, harmful: bool) -> float:
-    """The share of harmful (or benign) prompts with an outcome."""
-    mine = [rollout for rollout in rollouts if rollout.harmful is harmful]
-    return sum(rollout.outcome == outcome for rollout in mine) / len(mine)
+def _rank(
+    model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Rollout]", out: Path, seed: int
+) -> "dict[str, HeadScores]":
+    """The heads by each method."""
+    from circuits.cases import Cases
+    from circuits.head_files import write_heads
+    from circuits.rank import RankOptions, rank_heads
+    from interp.progress import progress
+
+    cases = Cases.of(model, probe, rollouts, seed=seed)
+    rankings: dict[str, HeadScores] = {}
+    for method in SEARCHES:
+        with progress(f"Heads by {method}", len(cases.complied), "rollouts") as bar:
+            rankings[method] = rank_heads(model, probe, cases, RankOptions(method=method, seed=seed), bar.advance)
+        write_heads(rankings[method], out / f"heads-{method}.parquet")
+    return rankings
+
+
+def _heads(model: str, rankings: "dict[str, HeadScores]") -> dict[str, Any]:
+    """What was found, beside what was planted."""
+    from interp.models.loading import ORGANISM
+    from interp.organisms import truth
+
+    main = rankings["ablation"]
+    planted = truth(model.removeprefix(ORGANISM)).get("heads", [])
+    ranks = {
+        method: [int(scores.table.set_index("name").loc[name, "rank"]) for name in planted]
+        for method, scores in rankings.items()
+        if scores.facts["nothing"] is None
+    }
+    return {
+        "n_heads": len(main.table),
+        "top": [str(head) for head in main.suppressors],
+        "planted": planted,
+        "planted_ranks": ranks.get("ablation", []),
+        "planted_ranks_by_method": ranks,
+        "suppressors_by_method": {method: [str(h) for h in s.suppressors] for method, s in rankings.items()},
+        "nothing": main.facts["nothing"],
+        "evidence": main.evidence,
+    }
+
+
+def _mask(
+    model: "HookedModel",
+    scores: "HeadScores",
+    prompts: "PromptSet",
+    rollouts: "Sequence[Rollout]",
+    out: Path,
+    seed: int,
+    summary: dict[str, Any],
+) -> None:
+    """Builds the mask, and puts into the summary what it does, and what random masks of the same size do."""
+    if not scores.suppressors:
+        summary["asr"] |= {"masked": None, "random_mask": None}
+        summary["refusal_benign"]["masked"] = None
+        summary["kl_benign"] = {"masked": None}
+        return
+    from circuits.mask import build_mask
+    from interp.rollouts import write_rollouts
+    from interp.rollouts.model_generator import ModelGenerator
+    from interventions.behaviour import Behaviour, answer, drift
+    from interventions.head_ablation import ScaleHeads
+    from interventions.random_heads import random_sets
+
+    chosen = scores.suppressors[: max(1, int(MASK_FRACTION * len(scores.table)))]
+    mask = build_mask(model, scores, chosen)
+    mask.save(out / "mask.safetensors")
+    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
+    masked = answer(generator, prompts, [mask])
+    write_rollouts(out / "rollouts-masked.jsonl", masked)
+    harmful = [prompt for prompt in prompts if prompt.harmful]
+    controls = [
+        Behaviour.of(answer(generator, harmful, [ScaleHeads(heads)])).asr
+        for heads in random_sets(model, chosen, N_RANDOM_MASKS, seed)
+    ]
+    after = Behaviour.of(masked)
+    summary["heads"]["mask"] = [str(head) for head in chosen]
+    summary["asr"] |= {"masked": after.asr, "random_mask": sum(controls) / len(controls), "random_masks": controls}
+    summary["refusal_benign"]["masked"] = after.refusal_benign
+    benign = [rollout for rollout in rollouts if rollout.outcome == "benign"]
+    summary["kl_benign"] = {"masked": float(drift(model, benign, [mask]).mean())}
 
 
 def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -> None:
@@ -129,19 +230,26 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
     from interp.files import write_text
 
     write_text(out / "summary.json", json.dumps(plain(summary), indent=2, ensure_ascii=False) + "\n")
-    probe, figures = summary["probe"], summary["cliff"]
+    probe, figures, heads = summary["probe"], summary["cliff"], summary["heads"]
+    asr, refusal = summary["asr"], summary["refusal_benign"]
     rows = [
-        ("harmful prompts answered (ASR)", summary["asr"]["base"]),
-        ("benign prompts refused", summary["refusal_benign"]["base"]),
+        ("harmful prompts answered (ASR)", asr["base"]),
+        ("benign prompts refused", refusal["base"]),
         ("probe", f"layer {probe['layer']} at {probe['position']}"),
         ("held-out AUROC", probe["auroc_heldout"]),
         ("AUROC, shuffled labels", probe["auroc_shuffled"]),
         ("AUROC, held-out categories", probe["auroc_heldout_category"]),
         *((f"{o}: plateau → edge", _arrow(figures, o)) for o in ("complied", "refused", "benign")),
         ("mean cliff", figures["mean"]),
+        ("suppression heads", ", ".join(heads["top"]) or "none"),
+        ("planted heads", ", ".join(heads["planted"]) or "none"),
+        ("ASR with the mask", asr["masked"]),
+        ("ASR with random masks", asr["random_mask"]),
+        ("benign refused with the mask", refusal["masked"]),
+        ("drift on benign answers", summary["kl_benign"]["masked"]),
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
-    note = f"{cliff.evidence}\nThe picture: {out / 'cliff.html'}. All figures: {out / 'summary.json'}."
+    note = f"{cliff.evidence}\n{heads['evidence']}\nPictures: {out / '*.html'}. All figures: {out / 'summary.json'}."
     emit(summary, as_json=as_json, title=f"{summary['model']}: {cliff.verdict}", rows=rows, note=note)
 
 

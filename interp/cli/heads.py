@@ -80,8 +80,8 @@ def rank(
     from interp.progress import progress
 
     options = RankOptions(
-        method=method.value,  # type: ignore[arg-type]  # a value of the enumeration is one of its literals
-        scope=scope.value,  # type: ignore[arg-type]
+        method=method.value,
+        scope=scope.value,
         gamma=gamma,
         steps=steps,
         pairs=pairs,
