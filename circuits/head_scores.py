@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
-from interp.significance import benjamini_hochberg, cluster_sums, sign_flip_p
-from interp.statistics import bootstrap_counts, percentile_bounds
+from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
 from interp.table_files import TableFormat, as_json_holds
 from interventions.heads import Head
 
@@ -91,7 +90,7 @@ class HeadScores:
         known = {"nothing": None, **(facts or {})}
         if known["nothing"] is None and not to_explain > 0:
             known["nothing"] = "what the heads could explain is not above 0"
-        mean, low, high = _mean_and_interval(scores, clusters, seed)
+        mean, low, high = mean_and_interval(scores, clusters=clusters, seed=seed)
         p = sign_flip_p(scores, clusters=clusters, seed=seed)
         q = benjamini_hochberg(p)
         share = mean / to_explain if to_explain > 0 else np.full_like(mean, math.nan)
@@ -217,24 +216,6 @@ class HeadScores:
         """
         table, metadata = FORMAT.read(path)
         return cls(table, metadata["method"], metadata["model"], metadata["fingerprint"], metadata["facts"])
-
-
-def _mean_and_interval(
-    scores: Float[np.ndarray, "case layer head"], clusters: Sequence[Any] | NDArray[Any] | None, seed: int
-) -> tuple[Float[np.ndarray, "layer head"], ...]:
-    """The mean over cases with its 95 % interval: clusters are drawn with replacement, whole."""
-    shape = scores.shape[1:]
-    sums, sizes = cluster_sums(scores, clusters)
-    if not len(sums):
-        unknown = np.full(shape, math.nan)
-        return unknown, unknown, unknown
-    mean = sums.sum(0) / sizes.sum()
-    if len(sums) < 2:
-        low = high = np.full(mean.shape, math.nan)
-    else:
-        counts = bootstrap_counts(len(sums), seed=seed)
-        low, high = percentile_bounds(((counts @ sums) / (counts @ sizes)[:, None]).T)
-    return mean.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
 def _ranked(figures: Mapping[str, Shaped[np.ndarray, "layer head"]]) -> pd.DataFrame:

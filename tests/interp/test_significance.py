@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from interp.errors import CliffscopeError
-from interp.significance import benjamini_hochberg, sign_flip_p
+from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
 
 
 @pytest.mark.parametrize("n", [2, 5, 11])
@@ -91,3 +91,35 @@ def test_nan_is_not_counted() -> None:
     q = benjamini_hochberg(np.array([[0.01, np.nan], [0.03, 0.02]]))
     np.testing.assert_allclose(q, [[0.03, np.nan], [0.03, 0.03]])
     assert np.isnan(benjamini_hochberg(np.array([np.nan]))).all()
+
+
+def test_the_interval_is_scipy_s_percentile_bootstrap() -> None:
+    values = np.random.default_rng(7).exponential(size=(60, 3))
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(8)
+    ).confidence_interval
+    mean, low, high = mean_and_interval(values)
+    np.testing.assert_allclose(mean, values.mean(0))
+    np.testing.assert_allclose(low, expected.low, atol=0.03)
+    np.testing.assert_allclose(high, expected.high, atol=0.03)
+
+
+def test_clusters_are_drawn_whole() -> None:
+    """Against the bootstrap done by hand, with clusters of unequal size."""
+    rng = np.random.default_rng(9)
+    labels = np.repeat(np.arange(20), rng.integers(1, 6, size=20))
+    values = rng.normal(size=20)[labels] + 0.1 * rng.normal(size=len(labels))
+    means = []
+    for _ in range(4000):
+        drawn = np.concatenate([values[labels == label] for label in rng.integers(0, 20, size=20)])
+        means.append(drawn.mean())
+    mean, low, high = mean_and_interval(values, clusters=labels)
+    assert mean == pytest.approx(values.mean())
+    np.testing.assert_allclose([low, high], np.quantile(means, [0.025, 0.975]), atol=0.06)
+    assert high - low > 1.3 * np.diff(np.array(mean_and_interval(values)[1:]))[0]
+
+
+def test_one_cluster_has_a_mean_and_no_interval() -> None:
+    mean, low, high = mean_and_interval(np.array([[1.0], [3.0]]), clusters=["a", "a"])
+    assert mean[0] == 2.0 and np.isnan(low[0]) and np.isnan(high[0])
+    assert np.isnan(mean_and_interval(np.empty((0, 2)))[0]).all()
