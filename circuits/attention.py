@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from circuits.cases import cut_at_edge
 from interp.errors import CliffscopeError
-from interp.models.sites import Site
 from interp.palette import INK, band
 from interp.transcripts import Transcript
 from interventions.heads import Head, check_heads
@@ -78,7 +77,7 @@ def _seen(model: "HookedModel", layer: int, rows: Weights) -> Iterator[None]:
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    module = attention_module(model, layer)
+    module = model.places.attention(layer)
     config = getattr(module, "config", None)
     eager: Callable[..., Any] | None = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     if config is None or eager is None:
@@ -106,15 +105,6 @@ def _seen(model: "HookedModel", layer: int, rows: Weights) -> Iterator[None]:
     finally:
         module.config = config
         del ALL_ATTENTION_FUNCTIONS[name]
-
-
-def attention_module(model: "HookedModel", layer: int) -> nn.Module:
-    """The module of a block that holds the output projection, and so the heads."""
-    projection = model.places.find(Site(layer, "attn.hook_z")).module
-    for module in model.places.blocks[layer].modules():
-        if any(child is projection for child in module.children()):
-            return module
-    raise CliffscopeError(f"{model.places.architecture}: layer {layer} has no attention module.")
 
 
 def _last_row(mask: Any, window: int | None, key: Tensor) -> Float[Tensor, "1 1 1 pos"]:
@@ -196,19 +186,11 @@ def attention_figure(
 
 def attention_page(transcript: Transcript, pattern: Float[Tensor, "head pos"], heads: Sequence[tuple[int, int]]) -> str:
     """The figure as one self-contained HTML page; equal patterns give equal pages."""
-    # A fixed element id, or plotly would draw a random one for every file.
-    plot = attention_figure(transcript, pattern, heads).to_html(
-        include_plotlyjs=True, full_html=False, div_id="attention"
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>Attention from the edge of {escape(transcript.id)}</title></head>"
-        '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
-        f"<p>How much each head reads from each token when the first token of the answer is predicted. "
-        f"{pattern.shape[1]} tokens.</p>{plot}</body></html>\n"
-    )
+    from interp.pages import page
+
+    text = f"How much each head reads from each of {pattern.shape[1]} tokens when the first answer token is predicted."
+    figure = attention_figure(transcript, pattern, heads)
+    return page(f"Attention from the edge of {transcript.id}", text, {"attention": figure})
 
 
 def _title(head: Head, row: Float[Tensor, " pos"], labels: Sequence[str]) -> str:

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+from jaxtyping import Float
+
 from interp.errors import CliffscopeError
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 
 N_PAIRS = 120
 """Pairs unless told otherwise: as many as arXiv 2604.04385 uses."""
-MIN_PAIRS = 8
-"""Fewer say nothing about a head."""
+MIN_ROLLOUTS = 8
+"""Fewer of either side (and fewer pairs) do not tell how much rollouts differ."""
 
 FIXED = ("close", "template")
 """Segments that come from the chat format, not from the model: their tokens must be the same in both rollouts."""
@@ -100,14 +103,14 @@ def choose_pairs(
     Where fewer pairs exist, all of them. The choice depends on the seed and the rollouts' ids, not on their order.
 
     Raises:
-        CliffscopeError: If `n` is too small, fewer than `MIN_PAIRS` pairs exist, or a pair does not align.
+        CliffscopeError: If `n` or the number of rollouts of a side is below `MIN_ROLLOUTS`, or a pair does not align.
     """
-    possible = len(refused) * len(complied)
-    if min(n, possible) < MIN_PAIRS:
+    if min(n, len(refused), len(complied)) < MIN_ROLLOUTS:
         raise CliffscopeError(
-            f"pairs: {n} wanted of {possible} possible ones ({len(refused)} refused × {len(complied)} complied "
-            f"rollouts); at least {MIN_PAIRS} are needed: generate more harmful rollouts."
+            f"pairs: {n} asked for, of {len(refused)} refused and {len(complied)} complied rollouts; at least "
+            f"{MIN_ROLLOUTS} of each are needed: generate rollouts to more harmful prompts."
         )
+    possible = len(refused) * len(complied)
     ours, theirs = _shuffled(refused, seed), _shuffled(complied, seed)
     # Walking along both sides at once meets every pair of a diagonal before it repeats; then one side moves on by one.
     period = math.lcm(len(ours), len(theirs))
@@ -117,15 +120,35 @@ def choose_pairs(
     )
 
 
-def pair_clusters(pairs: Sequence[AlignedPair]) -> tuple[str, ...]:
-    """Which pairs belong together: the id of the rollout of the scarcer side.
+def by_rollout(
+    values: Float[np.ndarray, "pair *rest"], pairs: Sequence[AlignedPair]
+) -> tuple[tuple[str, ...], Float[np.ndarray, "rollout *rest"]]:
+    """One value a rollout instead of one a pair, with the same mean and the spread that this mean really has.
 
-    Pairs that share a rollout are not independent, and a test that took them so would be too sure. Resampling by the
-    scarcer side counts as many independent observations as that side has rollouts.
+    Pairs that share a rollout are not independent, and a test that took them so would be far too sure; nor does it help
+    to group them by the rollouts of one side, since those share partners. The mean over pairs is a U-statistic of two
+    samples, and varies as its projection on single rollouts does (Hoeffding 1948; the same that gives an AUROC its
+    interval in DeLong et al. 1988): a rollout's value is the mean plus what its own pairs add to it. With few of all
+    possible pairs the spread comes out somewhat too large, never too small.
+
+    Args:
+        values: One entry a pair.
+        pairs: The pairs, of at least two rollouts of each side.
+
+    Returns:
+        The ids of the refused, then of the complied rollouts that take part, and the value of each.
     """
-    refused = [pair.refused.id for pair in pairs]
-    complied = [pair.complied.id for pair in pairs]
-    return tuple(refused if len(set(refused)) < len(set(complied)) else complied)
+    mean = values.mean(0)
+    names: list[str] = []
+    parts = []
+    for side in ([pair.refused.id for pair in pairs], [pair.complied.id for pair in pairs]):
+        place = {name: number for number, name in enumerate(dict.fromkeys(side))}
+        added = np.zeros((len(place), *values.shape[1:]))
+        np.add.at(added, [place[name] for name in side], values - mean)
+        # A sample's spread about its own mean is too small by this.
+        parts.append(added * math.sqrt(len(place) / (len(place) - 1)))
+        names += place
+    return tuple(names), mean + np.concatenate(parts) * len(names) / len(pairs)
 
 
 def _shuffled(transcripts: Sequence[Transcript], seed: int) -> list[Transcript]:

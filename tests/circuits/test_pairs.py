@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.pairs import MIN_PAIRS, AlignedPair, align, choose_pairs, pair_clusters
+from circuits.pairs import MIN_ROLLOUTS, AlignedPair, align, by_rollout, choose_pairs
 from interp.errors import CliffscopeError
+from interp.significance import sign_flip_p
 from interp.transcripts import Transcript
 
 CLOSE = (90, 91, 92)
@@ -55,11 +57,11 @@ def test_the_prompts_template_must_agree_too() -> None:
         align(transcript("r", 3), other, ["inst", "post_inst"])
 
 
-@given(st.integers(1, 13), st.integers(1, 13), st.integers(MIN_PAIRS, 150), st.integers(0, 3))
+@given(st.integers(6, 15), st.integers(6, 15), st.integers(6, 250), st.integers(0, 3))
 def test_pairs_are_different_and_use_rollouts_evenly(n_refused: int, n_complied: int, n: int, seed: int) -> None:
     refused, complied = side("r", n_refused), side("c", n_complied)
-    if n_refused * n_complied < MIN_PAIRS:
-        with pytest.raises(CliffscopeError, match=f"{n_refused} refused × {n_complied} complied"):
+    if min(n_refused, n_complied, n) < MIN_ROLLOUTS:
+        with pytest.raises(CliffscopeError, match=f"of {n_refused} refused and {n_complied} complied"):
             choose_pairs(refused, complied, n=n, seed=seed)
         return
     pairs = choose_pairs(refused, complied, n=n, seed=seed)
@@ -69,7 +71,36 @@ def test_pairs_are_different_and_use_rollouts_evenly(n_refused: int, n_complied:
         counts = Counter(used)
         assert max(counts.values()) - (min(counts.values()) if len(counts) == size else 0) <= 1
     assert pairs == choose_pairs(refused[::-1], complied[::-1], n=n, seed=seed)
-    assert len(set(pair_clusters(pairs))) == min(len({r for r, _ in names}), len({c for _, c in names}))
+
+
+@given(st.integers(8, 12), st.integers(8, 12), st.integers(8, 150))
+def test_values_by_rollout_keep_the_mean(n_refused: int, n_complied: int, n: int) -> None:
+    pairs = choose_pairs(side("r", n_refused), side("c", n_complied), n=n)
+    values = np.random.default_rng(n).normal(size=(len(pairs), 2, 3))
+    names, found = by_rollout(values, pairs)
+    assert len(set(names)) == len(found)
+    np.testing.assert_allclose(found.mean(0), values.mean(0), atol=1e-12)
+
+
+def test_values_by_rollout_of_all_pairs_have_the_spread_of_two_samples() -> None:
+    """Where a pair's value is what one rollout has more than the other, the mean is a difference of two means."""
+    refused, complied = side("r", 9), side("c", 12)
+    pairs = choose_pairs(refused, complied, n=9 * 12)
+    rng = np.random.default_rng(0)
+    has = {transcript.id: rng.normal() for transcript in refused + complied}
+    _, found = by_rollout(np.array([has[pair.refused.id] - has[pair.complied.id] for pair in pairs]), pairs)
+    variance = sum(np.var([has[t.id] for t in each], ddof=1) / len(each) for each in (refused, complied))
+    assert np.var(found) / len(found) == pytest.approx(variance)
+
+
+def test_sharing_rollouts_does_not_make_a_test_too_sure() -> None:
+    """No difference between the sides: of 1000 tests some 5 % may have p < 0.05; by pairs it would be a third."""
+    pairs = choose_pairs(side("r", 22), side("c", 38), n=120)
+    rng = np.random.default_rng(1)
+    refused, complied = ({f"{name}{i}": rng.normal(size=1000) for i in range(38)} for name in "rc")
+    values = np.stack([refused[pair.refused.id] - complied[pair.complied.id] for pair in pairs])
+    assert (sign_flip_p(by_rollout(values, pairs)[1], flips=499) < 0.05).mean() < 0.06
+    assert (sign_flip_p(values, flips=499) < 0.05).mean() > 0.2
 
 
 def test_the_seed_chooses() -> None:
@@ -81,4 +112,4 @@ def test_the_seed_chooses() -> None:
 def test_one_rollout_that_does_not_align_raises() -> None:
     odd = transcript("odd", 3, close=(90, 91, 93))
     with pytest.raises(CliffscopeError, match="odd"):
-        choose_pairs(side("r", 5), [*side("c", 5), odd], n=30)
+        choose_pairs(side("r", 8), [*side("c", 7), odd], n=64)
