@@ -71,8 +71,9 @@ def align(refused: Transcript, complied: Transcript, positions: Sequence[str | i
             )
         if refused.labels[mine] in FIXED and refused.input_ids[mine] != complied.input_ids[theirs]:
             raise CliffscopeError(
-                f"{pair}: at {position!r} the one has {refused.tokens[mine]!r} and the other "
-                f"{complied.tokens[theirs]!r}; leave one of them out, or choose a position that they share."
+                f"{pair}: at {position!r} the one has {refused.tokens[mine]!r} (id {refused.input_ids[mine]}) and the "
+                f"other {complied.tokens[theirs]!r} (id {complied.input_ids[theirs]}); leave one of them out, or "
+                "choose a position that they share."
             )
     places.sort(key=lambda place: place[0])
     for (mine, theirs, position), (next_mine, next_theirs, following) in pairwise(places):

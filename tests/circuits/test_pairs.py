@@ -37,7 +37,7 @@ def test_texts_of_different_length_align_at_the_close_tokens() -> None:
         ([], transcript("c", 3), "no position is given"),
         (["response:0"], transcript("c", 3), "no position 'response:0'"),
         (["close:-3"], transcript("c", 3, close=(91, 92)), "its close has 2 tokens"),
-        (["close:-1"], transcript("c", 3, close=(90, 91, 93)), "has '<92>' and the other '<93>'"),
+        (["close:-1"], transcript("c", 3, close=(90, 91, 93)), "has '<92>' (id 92) and the other '<93>' (id 93)"),
         ([7], transcript("c", 5), "close of the one and the thinking of the other"),
         (["think:0", "think:1"], transcript("c", 6), "2 tokens in the one and 5 in the other"),
         (["close:-1", "close:2"], transcript("c", 3), "are the same token"),
