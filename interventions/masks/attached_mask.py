@@ -1,6 +1,5 @@
 """A mask's hooks on a model: what they do, how often they did it, and how they are removed."""
 
-import sys
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from interp.errors import CliffscopeError
 from interp.models.hooks import hook
 from interp.models.places import Places
 from interp.models.sites import Site
+from interventions.masks.compiled_code import hooks_added, hooks_removed
 from interventions.renormalize import keep_norm
 
 
@@ -56,21 +56,20 @@ class AttachedMask:
         self._handles = [
             hook(places.find(Site(layer, "attn.hook_z")), masked) for layer, masked in self._layers.items()
         ]
-        _forget_compiled_code()
+        hooks_added()
 
     def remove(self) -> None:
         """Removes exactly these hooks; a second call does nothing."""
         for handle in self._handles:
             handle.remove()
         if self._handles:
-            _forget_compiled_code()
+            hooks_removed()
         self._handles = []
 
     @property
     def calls(self) -> dict[int, int]:
         """How many forward passes each masked layer was masked in, those of gradient checkpointing counted again."""
-        counts = torch.stack([masked.calls for masked in self._layers.values()]).tolist()
-        return dict(zip(self._layers, counts, strict=True))
+        return {layer: int(masked.calls) for layer, masked in self._layers.items()}
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -103,9 +102,3 @@ def _check_unshared(places: Places, layers: Mapping[int, MaskedLayer]) -> None:
                 f"mask: layers {layer} and {', '.join(others)} share one output projection; a mask cannot tell them "
                 "apart."
             )
-
-
-def _forget_compiled_code() -> None:
-    """Compiled code does not look whether hooks were added or removed since: it must be compiled again."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

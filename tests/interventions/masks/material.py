@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import peft
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +58,19 @@ def model_and_mask(name: str = "qwen3", **options: Any) -> tuple[HookedModel, He
     """A random model, and a mask of two of its heads built on it."""
     model = HookedModel(random_model(name), name=name)
     return model, HeadMask.build(model, [(1, 2), (0, 3)], sequences=texts(), **options)
+
+
+def adapted(name: str = "qwen3") -> Any:
+    """A model with a LoRA adapter on its attention's projections that is not the identity."""
+    torch.manual_seed(3)
+    projections = ["c_attn", "c_proj"] if name == "gpt2" else ["q_proj", "o_proj"]
+    model = peft.get_peft_model(
+        random_model(name), peft.LoraConfig(r=4, target_modules=projections, fan_in_fan_out=name == "gpt2")
+    )
+    for key, parameter in model.named_parameters():
+        if "lora_B" in key:
+            nn.init.normal_(parameter, std=0.3)
+    return model.eval()
 
 
 def logits(model: Any, ids: Tensor | None = None) -> Tensor:
