@@ -208,7 +208,7 @@ def test_finds_the_planted_heads() -> None:
     for scope in SCOPES:
         scores = score_gradient(model, probe, cases, scope=scope)
         assert set(scores.top(2)) == set(scores.suppressors) == planted
-        assert scores.facts["rank_correlation"] > 0.9 and scores.facts["rank_correlation_n"] == 8
+        assert scores.facts["rank_correlation"] > 0.85 and scores.facts["rank_correlation_n"] == 8
     exact = ablation_sweep(model, cases.complied, Readouts.of(model)).effect("refusal_logit").mean(0)
     np.testing.assert_allclose(scores.grid("exact_refusal"), exact, atol=1e-4)
     assert {*score_gradient(model, probe, cases, steps=4).suppressors} == planted
