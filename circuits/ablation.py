@@ -20,7 +20,6 @@ from circuits.sweeps.tail import sweep_tail
 from circuits.sweeps.whole import sweep_whole
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
-from interventions.heads import Head
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
@@ -38,8 +37,8 @@ def ablation_sweep(
     scope: Scope = "from-edge",
     gamma: float = 0.0,
     means: Float[Tensor, "layer head d_head"] | None = None,
-    heads: Iterable[Head] | None = None,
-    ablated: Iterable[Head] = (),
+    heads: Iterable[tuple[int, int]] | None = None,
+    ablated: Iterable[tuple[int, int]] = (),
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
 ) -> SweepEffects:

@@ -48,7 +48,7 @@ def greedy(
     readouts: Readouts,
     *,
     n: int,
-    candidates: Iterable[Head] | None = None,
+    candidates: Iterable[tuple[int, int]] | None = None,
     scope: Scope = "from-edge",
     gamma: float = 0.0,
     means: Float[Tensor, "layer head d_head"] | None = None,

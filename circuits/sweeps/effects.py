@@ -70,8 +70,8 @@ class Sweep:
         transcripts: "Sequence[Transcript]",
         readouts: Readouts,
         change: Replace,
-        heads: Iterable[Head] | None,
-        ablated: Iterable[Head],
+        heads: Iterable[tuple[int, int]] | None,
+        ablated: Iterable[tuple[int, int]],
         advance: Callable[[int], object],
     ) -> None:
         model.require_eval()
@@ -118,6 +118,19 @@ class Sweep:
         ablated[:, heads] = self.new(row, layer, z)[:, heads]
         return ablated
 
+    def keep_base(self, rows: Sequence[int], values: Float[Tensor, "row readout"]) -> None:
+        """Notes the base of some rollouts. Raises `CliffscopeError` if a value is NaN or infinite."""
+        self._check_finite(rows, values)
+        self.base[list(rows)] = values
+
+    def _check_finite(self, rows: Iterable[int], values: Float[Tensor, "row *rest"]) -> None:
+        for row, fine in zip(rows, values.flatten(1).isfinite().all(-1).tolist(), strict=True):
+            if not fine:
+                raise CliffscopeError(
+                    f"Rollout {self.transcripts[row].id!r}: the model's activations are NaN or infinite; "
+                    "try --dtype float32."
+                )
+
     def check_replay(self, row: int, layer: int, values: Float[Tensor, " readout"]) -> None:
         """Raises `CliffscopeError` if a pass from a layer on, with no head changed, does not give the base again."""
         # Half precision rounds by as much as the size of a batch changes the order of sums.
@@ -140,12 +153,7 @@ class Sweep:
                 if not reached:
                     self.changed[:, head.layer, head.head, number] = self.base[:, number]
         layers, heads = zip(*self._asked, strict=True)
-        finite = self.base.isfinite().all(-1) & self.changed[:, layers, heads].isfinite().flatten(1).all(-1)
-        for transcript, fine in zip(self.transcripts, finite.tolist(), strict=True):
-            if not fine:
-                raise CliffscopeError(
-                    f"Rollout {transcript.id!r}: the model's activations are NaN or infinite; try --dtype float32."
-                )
+        self._check_finite(range(len(self.transcripts)), self.changed[:, layers, heads])
         ids = tuple(transcript.id for transcript in self.transcripts)
         return SweepEffects(ids, self.readouts.names, self.base, self.changed)
 

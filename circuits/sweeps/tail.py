@@ -46,8 +46,8 @@ def sweep_tail(
     replace: Replace,
     *,
     start: Sequence[int] | None = None,
-    heads: Iterable[Head] | None = None,
-    ablated: Iterable[Head] = (),
+    heads: Iterable[tuple[int, int]] | None = None,
+    ablated: Iterable[tuple[int, int]] = (),
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
 ) -> SweepEffects:
@@ -122,7 +122,7 @@ class _Tail:
             _masks(self._model, start) as self._masks,
             changed_heads(self._model, self._changes((), 1)),
         ):
-            sweep.base[row] = self._read(edge, index, ids)[0]
+            sweep.keep_base([row], self._read(edge, index, ids))
         self._cache.crop(-self.length)
 
     def variants(self, heads: Sequence[Head]) -> Float[Tensor, "variant readout"]:

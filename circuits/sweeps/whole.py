@@ -25,7 +25,6 @@ from interp.models.batching import pad, plan_batches, run_halving
 from interp.models.capture import BATCH_TOKENS
 from interp.models.hooks import repack, unpack
 from interp.models.sites import Site
-from interventions.heads import Head
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
@@ -38,8 +37,8 @@ def sweep_whole(
     readouts: Readouts,
     replace: Replace,
     *,
-    heads: Iterable[Head] | None = None,
-    ablated: Iterable[Head] = (),
+    heads: Iterable[tuple[int, int]] | None = None,
+    ablated: Iterable[tuple[int, int]] = (),
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
 ) -> SweepEffects:
@@ -81,7 +80,7 @@ def _sweep_batch(sweep: Sweep, rows: Sequence[int], batch_tokens: int, check: bo
     batch = _Batch(sweep, rows)
     layers = sweep.layers()
     if check and layers:
-        for layer in {layers[-1], layers[len(layers) // 2]}:
+        for layer in (layers[len(layers) // 2], layers[-1]):
             sweep.check_replay(rows[0], layer, batch.variants(layer, [(0, None)])[0])
     per_pass = max(1, batch_tokens // batch.width)
     for layer in layers:
@@ -111,7 +110,7 @@ class _Batch:
         everything = list(range(len(rows)))
         # The recording's hooks come first: it sees z before the changes of the base.
         with recording(self._model) as self._record, changed_heads(self._model, self._ablations(everything)):
-            sweep.base[list(rows)] = self._read(everything)
+            sweep.keep_base(rows, self._read(everything))
 
     def variants(self, layer: int, pairs: Sequence[tuple[int, int | None]]) -> Float[Tensor, "variant readout"]:
         """The readouts of `(row of the batch, head of the layer to change)` each; no head for the base itself."""
