@@ -21,14 +21,16 @@ from interventions.masks.fit import check_fit
 
 if TYPE_CHECKING:
     from interventions.masks.head_mask import HeadMask
+    from interventions.masks.proof import Verify
 
 
-def folded_state(mask: "HeadMask", model: HookedModel) -> dict[str, Tensor]:
+def folded_state(mask: "HeadMask", model: HookedModel, verify: "Verify" = "full") -> dict[str, Tensor]:
     """The model's state dict with the mask in it; the model is not changed, unmasked tensors are its own.
 
     Args:
         mask: Not a renormalizing one.
         model: A plain model: not PEFT, sharded or quantized.
+        verify: As in `HeadMask.attach`: `"architecture"` for a model that was trained further under the mask.
 
     Raises:
         CliffscopeError: If the mask renormalizes or is for another model, or the weights cannot be multiplied.
@@ -40,7 +42,7 @@ def folded_state(mask: "HeadMask", model: HookedModel) -> dict[str, Tensor]:
         )
     if hasattr(model.hf, "get_base_model"):
         raise CliffscopeError(f"mask: {model.name} has an adapter: merge it first (merge_and_unload), then fold.")
-    check_fit(mask, model, weights=True)
+    check_fit(mask, model, weights=verify == "full")
     names = {id(module): name for name, module in model.hf.named_modules()}
     state: dict[str, Tensor] = dict(model.hf.state_dict())
     for layer in mask.layers:
@@ -50,13 +52,16 @@ def folded_state(mask: "HeadMask", model: HookedModel) -> dict[str, Tensor]:
     return state
 
 
-def fold_checkpoint(mask: "HeadMask", model: HookedModel, out_dir: str | os.PathLike[str]) -> Path:
+def fold_checkpoint(
+    mask: "HeadMask", model: HookedModel, out_dir: str | os.PathLike[str], verify: "Verify" = "full"
+) -> Path:
     """Writes the masked model as a plain checkpoint: config, generation settings, tokenizer, safetensors.
 
     Args:
         mask: As in `folded_state`.
         model: As in `folded_state`; in its own precision, which the checkpoint keeps.
         out_dir: A new or empty folder.
+        verify: As in `folded_state`.
 
     Returns:
         The folder.
@@ -64,7 +69,7 @@ def fold_checkpoint(mask: "HeadMask", model: HookedModel, out_dir: str | os.Path
     Raises:
         CliffscopeError: As `folded_state`, or if the folder holds something or cannot be written.
     """
-    state = folded_state(mask, model)
+    state = folded_state(mask, model, verify)
     out = Path(out_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CliffscopeError(f"{out}: already there; give a new or an empty folder.")

@@ -211,11 +211,11 @@ class HeadMask:
 
         return check_mask(self, model, verify)
 
-    def fold(self, model: HookedModel) -> dict[str, Tensor]:
+    def fold(self, model: HookedModel, verify: "Verify" = "full") -> dict[str, Tensor]:
         """The model's state dict with the mask in its output projections; see `interventions.masks.folding`."""
         from interventions.masks.folding import folded_state
 
-        return folded_state(self, model)
+        return folded_state(self, model, verify)
 
 
 def _change(layer: MaskedLayer, value: Tensor, tokens: TokenContext) -> Tensor:
