@@ -17,6 +17,7 @@ import pandas as pd
 from torch import Tensor
 
 from circuits.cases import Cases
+from circuits.rank import check_gamma
 from interp.errors import CliffscopeError
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
 from interp.models.capture import BATCH_TOKENS
@@ -25,13 +26,14 @@ from interp.models.intervening import NothingChangedWarning
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
 from interp.statistics import bootstrap_interval
-from interp.table_files import TableFormat
+from interp.table_files import TableFormat, as_json_holds
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 from interventions.behaviour import Behaviour, answer, drift, prompts_of
 from interventions.head_ablation import ScaleHeads
-from interventions.heads import Head
+from interventions.heads import Head, Sizes
 from interventions.random_heads import random_sets
+from interventions.scope import Scope
 from probes.linear import LinearProbe
 from probes.trajectory import check_probe
 
@@ -71,6 +73,9 @@ class CurveOptions:
         max_new_tokens: Of an answer, thinking included.
         seed: Of random sets and intervals.
         batch_tokens: Token budget of a batch.
+
+    Raises:
+        CliffscopeError: If the scope is unknown, or with this gamma nothing would be ablated.
     """
 
     counts: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
@@ -83,6 +88,10 @@ class CurveOptions:
     max_new_tokens: int = 512
     seed: int = 0
     batch_tokens: int = BATCH_TOKENS
+
+    def __post_init__(self) -> None:
+        Scope(self.scope)
+        check_gamma(self.gamma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +110,10 @@ class AblationCurve:
     model: str
     facts: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        # As the file holds them: the curve in memory must not differ from the one read back.
+        object.__setattr__(self, "facts", as_json_holds(self.facts))
+
     @property
     def returns(self) -> int | None:
         """With how many ranked heads refusal returns: the least whose mean refusal logit is above 0."""
@@ -109,7 +122,7 @@ class AblationCurve:
 
     @property
     def evidence(self) -> str:
-        """Whether refusal returns, with how many heads, and at what cost, in two or three sentences."""
+        """Whether there is anything to explain, whether refusal returns, with how many heads, and at what cost."""
         returns, most = self.returns, int(self.table["n_heads"].max())
         base = self.table.iloc[0]
         rows = self.table[self.table["n_heads"] == (most if returns is None else returns)]
@@ -119,6 +132,8 @@ class AblationCurve:
             if returns is None
             else f"Refusal returns with {returns} head{'s' * (returns != 1)} ablated ({ranked['heads'] or 'none'})"
         )
+        if self.facts["nothing"] is not None:
+            text = f"Nothing to explain: {self.facts['nothing']}. {text}"
         text += f": mean refusal logit {base['refusal_logit']:.2f} → {ranked['refusal_logit']:.2f} nats"
         if not drawn.empty:
             low, high = drawn["refusal_logit"].min(), drawn["refusal_logit"].max()
@@ -126,10 +141,10 @@ class AblationCurve:
         if pd.isna(ranked["asr"]):
             return f"{text}."
         control = "" if drawn["asr"].isna().all() else f" (random sets {drawn['asr'].mean():.1%})"
-        return (
-            f"{text}. Harmful prompts answered: {base['asr']:.1%} → {ranked['asr']:.1%}{control}; benign prompts "
-            f"refused: {base['refusal_benign']:.1%} → {ranked['refusal_benign']:.1%}."
-        )
+        text += f". Harmful prompts answered: {base['asr']:.1%} → {ranked['asr']:.1%}{control}"
+        if pd.notna(ranked["refusal_benign"]):
+            text += f"; benign prompts refused: {base['refusal_benign']:.1%} → {ranked['refusal_benign']:.1%}"
+        return f"{text}."
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""
@@ -161,12 +176,12 @@ def ablation_curve(
         advance: Called after each set of heads with 1; `n_sets` tells how many there are.
 
     Raises:
-        CliffscopeError: If there is no complied rollout, or a number of heads is more than were ranked.
+        CliffscopeError: If there is no complied rollout, or as `check_counts` does.
     """
     options = options or CurveOptions()
     if not cases.complied:
         raise CliffscopeError(f"curve: nothing to explain: {cases.nothing}.")
-    _check_counts(options.counts, len(heads))
+    check_counts(options.counts, len(heads), model)
     bench = _Bench(model, probe, cases, options)
     rows = [bench.row((), "ranked", None)]
     advance(1)
@@ -186,10 +201,16 @@ def n_sets(options: CurveOptions) -> int:
     return 1 + len(set(options.counts) - {0}) * (1 + options.n_random)
 
 
-def _check_counts(counts: Sequence[int], n_ranked: int) -> None:
+def check_counts(counts: Sequence[int], n_ranked: int, model: Sizes) -> None:
+    """Raises `CliffscopeError` if a number of heads is more than were ranked, or leaves too few for random sets."""
     wrong = [count for count in counts if not 0 <= count <= n_ranked]
     if wrong:
         raise CliffscopeError(f"curve: {wrong[0]} heads cannot be ablated: {n_ranked} are ranked.")
+    most, total = max(counts, default=0), model.n_layers * model.n_heads
+    if 2 * most > total:
+        raise CliffscopeError(
+            f"curve: {most} of {total} heads leave fewer for the random sets; ablate at most {total // 2}."
+        )
 
 
 class _Bench:
@@ -206,7 +227,9 @@ class _Bench:
             pool = [rollout for outcome in outcomes for rollout in cases.rollouts[outcome]]
             order = np.random.default_rng(options.seed).permutation(len(pool))
             self._prompts += prompts_of([pool[place] for place in order])[: options.n_prompts]
-        self._generator = ModelGenerator(model, options.max_new_tokens, seed=options.seed)
+        self._generator = ModelGenerator(
+            model, options.max_new_tokens, seed=options.seed, batch_tokens=options.batch_tokens
+        )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -258,5 +281,6 @@ class _Bench:
             "refusal_benign": behaviour.refusal_benign,
         }
         if self._benign:
-            figures["kl_benign"] = float(drift(self._model, self._benign, change).mean())
+            moved = drift(self._model, self._benign, change, batch_tokens=self._options.batch_tokens)
+            figures["kl_benign"] = float(moved.mean())
         return figures

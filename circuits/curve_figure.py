@@ -1,5 +1,6 @@
 """The picture of an ablation curve: refusal, answers and drift against the number of heads, with random sets."""
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,10 @@ def curve_figure(curve: AblationCurve) -> "go.Figure":
         figure.update_yaxes(title_text=title, col=col)
         if name != "refusal_logit":
             figure.update_yaxes(rangemode="tozero", col=col)
+    _name_once(figure)
     figure.update_xaxes(title_text="heads ablated", tickvals=sorted(set(curve.table["n_heads"])))
     figure.update_layout(
-        title={"text": f"{curve.model}: heads ablated, best first", "x": 0.01},
+        title={"text": f"{escape(curve.model)}: heads ablated, best first", "x": 0.01},
         template="plotly_white",
         height=420,
         legend={"orientation": "h", "y": -0.25},
@@ -67,8 +69,6 @@ def _add_ranked(figure: "go.Figure", col: int, table: pd.DataFrame, name: str, c
             y=ranked[name],
             text=ranked["heads"].replace("", "none"),
             name="ranked heads",
-            legendgroup="ranked",
-            showlegend=col == 1,
             mode="lines+markers",
             line={"color": color, "width": 2.5},
             hovertemplate="%{text}: %{y:.3g}<extra></extra>",
@@ -90,7 +90,7 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
         start = float(table.loc[table["n_heads"] == 0, name].iloc[0])
         low, high = (np.concatenate([[start], groups.quantile(end).to_numpy()]) for end in (0.025, 0.975))
         trace = _band(x, low, high, band(CONTROL, 0.35))
-        trace.update(name="random sets, matched by layer (95 %)", showlegend=col == 1)
+        trace.update(name="random sets, matched by layer (95 %)")
         figure.add_trace(trace, row=1, col=col)
         return
     figure.add_trace(
@@ -99,8 +99,6 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
             y=drawn[name],
             text=drawn["heads"],
             name="random sets, matched by layer",
-            legendgroup="random",
-            showlegend=col == 2,
             mode="markers",
             marker={"color": INK, "symbol": "circle-open", "size": 8},
             hovertemplate="%{text}: %{y:.3g}<extra></extra>",
@@ -121,5 +119,12 @@ def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray, fill: str) -> Any:
         fillcolor=fill,
         line={"width": 0},
         hoverinfo="skip",
-        showlegend=False,
     )
+
+
+def _name_once(figure: "go.Figure") -> None:
+    """In the legend stands what has a name, once for all panels."""
+    named: set[str] = set()
+    for trace in figure.data:
+        trace.update(showlegend=trace.name is not None and trace.name not in named, legendgroup=trace.name)
+        named.add(trace.name)

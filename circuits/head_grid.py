@@ -1,6 +1,7 @@
 """The picture of head scores: a grid of layers and heads, with chosen heads outlined."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
     import plotly.graph_objects as go
 
     grid = scores.grid()
-    limit = float(np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 1.0
+    limit = float(np.abs(grid[np.isfinite(grid)]).max(initial=0)) or 1.0
     columns = [scores.grid(name) for name in ("low", "high", "q", "rank")]
     figure = go.Figure(
         go.Heatmap(
@@ -49,11 +50,12 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
     for layer, head in scores.suppressors if outlined is None else outlined:
         corners = {"x0": head - 0.5, "x1": head + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
         figure.add_shape(type="rect", line={"color": "#000000", "width": 2.5}, **corners)
+    title = f"{escape(scores.model)}: heads by {scores.method}<br><sub>{UNITS[scores.method]}</sub>"
     every = 1 if max(grid.shape) <= 32 else 4
     figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
     figure.update_yaxes(title_text="layer", dtick=every, showgrid=False, zeroline=False)
     figure.update_layout(
-        title={"text": f"{scores.model}: heads by {scores.method}<br><sub>{UNITS[scores.method]}</sub>", "x": 0.01},
+        title={"text": title, "x": 0.01},
         template="plotly_white",
         height=max(360, 140 + 26 * grid.shape[0]),
         margin={"t": 80, "b": 60},

@@ -1,5 +1,6 @@
 """Ranking heads by any of the methods, with what later steps need put down in the table."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
@@ -10,7 +11,7 @@ from circuits.head_scores import HeadScores, Method
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
 from interp.transcripts import Transcript
-from interp.transcripts.positions import EDGE
+from interp.transcripts.positions import EDGE, check_position
 from probes.linear import LinearProbe
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RankOptions:
         batch_tokens: Token budget of a batch.
 
     Raises:
-        CliffscopeError: If the method is unknown.
+        CliffscopeError: If the method, the scope or a position is unknown, or with this gamma nothing would be ablated.
     """
 
     method: Method = "ablation"
@@ -54,6 +55,17 @@ class RankOptions:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise CliffscopeError(f"method {self.method!r}: expected one of {', '.join(METHODS)}.")
+        if self.scope not in get_args(Scope):
+            raise CliffscopeError(f"scope {self.scope!r}: expected one of {', '.join(get_args(Scope))}.")
+        for position in self.positions:
+            check_position(position)
+        check_gamma(self.gamma)
+
+
+def check_gamma(gamma: float) -> None:
+    """Raises `CliffscopeError` if heads cannot be scaled by this, or scaling by it changes nothing."""
+    if not math.isfinite(gamma) or gamma == 1:
+        raise CliffscopeError(f"gamma {gamma:g}: expected a finite number other than 1, which would change nothing.")
 
 
 def rank_heads(

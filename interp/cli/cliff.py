@@ -55,7 +55,7 @@ def cliff(
 
     if out.suffix in (".json", ".html"):
         raise CliffscopeError(f"{out}: the table of rollouts is Parquet; give a name that ends with .parquet.")
-    require_writable(*cliff_files(out), inputs=(rollouts, probe))
+    require_writable(*cliff_files(out), inputs=(rollouts, probe, mask))
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype, mask=mask)
     with about(probe):

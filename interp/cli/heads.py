@@ -2,21 +2,28 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.cli.heads_report import report_attention, report_cascade, report_curve, report_nothing, report_rank
 from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Probe, Rollouts, Seed
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
-    from circuits.cases import Cases
-    from circuits.curve import AblationCurve
-    from circuits.head_scores import HeadScores
+    from collections.abc import Sequence
+
     from interp.models.hooked_model import HookedModel
+    from interp.rollouts import Rollout
     from probes.linear import LinearProbe
 
-app = typer.Typer(name="heads", help="Find the heads that suppress refusal.", no_args_is_help=True)
+app = typer.Typer(
+    name="heads",
+    help="Find the heads that suppress refusal.\n\n"
+    "Example: cliffscope heads rank --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl "
+    "--out heads.parquet",
+    no_args_is_help=True,
+)
 
 
 class Method(StrEnum):
@@ -69,30 +76,34 @@ def rank(
     Example: cliffscope heads rank --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --method ablation --out heads.parquet
     """
-    from interp.cli.session import require_writable
+    from interp.rollouts import read_rollouts
 
-    require_parquet(out)
-    require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts))
-    hooked, fitted, cases = _open(model, probe, rollouts, limit, seed, batch_tokens, mask, device, dtype)
+    _require_parquet(out)
+    loaded = read_rollouts(rollouts)
+    from circuits.cases import Cases
     from circuits.head_files import write_heads
     from circuits.rank import RankOptions, rank_heads
-    from interp.cli.session import about
+    from interp.cli.session import about, require_writable
     from interp.progress import progress
 
+    require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts, mask))
     options = RankOptions(
         method=method.value,
         scope=scope.value,
         gamma=gamma,
         steps=steps,
         pairs=pairs,
-        positions=tuple(positions.split(",")),
+        positions=tuple(position.strip() for position in positions.split(",")),
         seed=seed,
         batch_tokens=batch_tokens,
     )
-    with about(rollouts), progress("Scoring", len(cases.complied), "rollouts") as bar:
-        scores = rank_heads(hooked, fitted, cases, options, bar.advance)
+    hooked, fitted = _open(model, probe, mask, device, dtype)
+    with about(rollouts):
+        cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
+        with progress("Scoring", len(cases.complied), "rollouts") as bar:
+            scores = rank_heads(hooked, fitted, cases, options, bar.advance)
     write_heads(scores, out)
-    _report_rank(scores, cases, out, as_json)
+    report_rank(scores, cases, out, as_json)
 
 
 @app.command()
@@ -128,20 +139,19 @@ def curve(
     Example: cliffscope heads curve --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --heads heads.parquet --out curve.parquet
     """
-    from interp.cli.session import require_writable
+    from interp.rollouts import read_rollouts
 
-    require_parquet(out)
+    _require_parquet(out)
     numbers = _numbers(counts)
-    require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts, heads))
-    scores = _load_heads(heads)
-    hooked, fitted, cases = _open(model, probe, rollouts, limit, seed, batch_tokens, mask, device, dtype)
-    from circuits.curve import CurveOptions, ablation_curve, n_sets
+    loaded = read_rollouts(rollouts)
+    from circuits.cases import Cases
+    from circuits.curve import CurveOptions, ablation_curve, check_counts, n_sets
     from circuits.head_files import write_curve
-    from interp.cli.session import about
+    from circuits.head_scores import HeadScores
+    from interp.cli.session import about, require_writable
     from interp.progress import progress
 
-    with about(heads):
-        scores.check_model(hooked.fingerprint, hooked.name)
+    require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts, heads, mask))
     options = CurveOptions(
         counts=numbers,
         n_random=random_sets,
@@ -153,13 +163,24 @@ def curve(
         seed=seed,
         batch_tokens=batch_tokens,
     )
-    if not cases.complied:
-        _report_nothing(cases, as_json)
+    scores = HeadScores.load(heads)
+    if scores.facts["nothing"] is not None:
+        report_nothing(scores.facts["nothing"], as_json)
         return
-    with about(rollouts), progress("Ablating", n_sets(options), "sets of heads") as bar:
-        found = ablation_curve(hooked, fitted, cases, scores.top(max(numbers)), options, bar.advance)
+    ranked = scores.top(max(numbers))
+    hooked, fitted = _open(model, probe, mask, device, dtype)
+    with about(heads):
+        scores.check_model(hooked.fingerprint, hooked.name)
+        check_counts(numbers, len(ranked), hooked)
+    with about(rollouts):
+        cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
+        if cases.nothing is not None:
+            report_nothing(cases.nothing, as_json)
+            return
+        with progress("Ablating", n_sets(options), "sets of heads") as bar:
+            found = ablation_curve(hooked, fitted, cases, ranked, options, bar.advance)
     write_curve(found, out)
-    _report_curve(found, cases, out, as_json)
+    report_curve(found, out, as_json)
 
 
 @app.command()
@@ -169,7 +190,7 @@ def cascade(
     rollouts: Rollouts,
     head: Annotated[str, typer.Option("--head", help="The head to knock out, as LAYER.HEAD.")],
     out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a head.")],
-    scope: Where = Scope.FROM_EDGE,
+    scope: Where = Scope.ALL,
     limit: Limit = 200,
     batch_tokens: BatchTokens = 8192,
     mask: Mask = None,
@@ -183,26 +204,28 @@ def cascade(
     Example: cliffscope heads cascade --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --head 3.1 --out cascade.parquet
     """
-    from interp.cli.session import require_writable
+    from interp.rollouts import read_rollouts
     from interventions.heads import check_heads, parse_heads
 
-    require_parquet(out)
-    require_writable(out, inputs=(probe, rollouts))
-    (chosen, *more) = parse_heads(head)
+    chosen, *more = parse_heads(head)
     if more:
         raise CliffscopeError(f"--head {head!r}: knock out one head at a time.")
-    hooked, fitted, cases = _open(model, probe, rollouts, limit, seed, batch_tokens, mask, device, dtype)
-    check_heads([chosen], hooked)
-    if not cases.complied:
-        _report_nothing(cases, as_json)
-        return
+    loaded = read_rollouts(rollouts)
     from circuits.cascade import cascade as knock_out
-    from interp.cli.session import about
+    from circuits.cases import Cases
+    from interp.cli.session import about, require_writable
 
+    require_writable(out, inputs=(probe, rollouts, mask))
+    hooked, fitted = _open(model, probe, mask, device, dtype)
+    check_heads([chosen], hooked)
     with about(rollouts):
+        cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
+        if cases.nothing is not None:
+            report_nothing(cases.nothing, as_json)
+            return
         found = knock_out(hooked, fitted, cases, chosen, scope=scope.value, seed=seed, batch_tokens=batch_tokens)
     found.save(out)
-    _report_cascade(found, out, as_json)
+    report_cascade(found, out, as_json)
 
 
 @app.command()
@@ -227,36 +250,32 @@ def attention(
     from interventions.heads import check_heads, parse_heads
 
     chosen = parse_heads(head)
-    loaded = read_rollouts(rollouts)
-    found = next((r for r in loaded if (r.outcome == "complied" if rollout is None else r.id == rollout)), None)
-    if found is None:
-        missing = (
-            "has no rollout that answered a harmful prompt; give --id" if rollout is None else f"no id {rollout!r}"
-        )
-        raise CliffscopeError(f"{rollouts}: {missing}.")
+    found = _choose(read_rollouts(rollouts), rollout, rollouts)
     from circuits.attention import attention_page, edge_attention
-    from interp.cli.output import emit
     from interp.cli.session import about, open_model, require_writable
     from interp.files import write_text
 
-    require_writable(out, inputs=(rollouts,))
+    require_writable(out, inputs=(rollouts, mask))
     hooked = open_model(model, device, dtype, mask=mask)
     check_heads(chosen, hooked)
     with about(rollouts):
         transcript = hooked.transcripts().build(found)
         pattern = edge_attention(hooked, transcript, chosen)
     write_text(out, attention_page(transcript, pattern, chosen))
-    rows: list[list[object]] = [["head", "token", "segment", "weight"]]
-    for name, weights in zip(chosen, pattern, strict=True):
-        for place in weights.argsort(descending=True)[:5].tolist():
-            text = transcript.tokens[place].replace("\n", "⏎")
-            rows.append([str(name), f"{place} {text}", transcript.labels[place], float(weights[place])])
-    payload = {"id": found.id, "heads": [str(name) for name in chosen], "files": [str(out)]}
-    title = f"{hooked.name}: from the edge of {found.id}, where most attention goes"
-    emit(payload, as_json=as_json, title=title, rows=rows, note=f"Written to {out}.")
+    report_attention(hooked.name, transcript, pattern, chosen, out, as_json)
 
 
-def require_parquet(out: Path) -> None:
+def _choose(rollouts: "Sequence[Rollout]", id: str | None, path: Path) -> "Rollout":
+    """The rollout with an id, or without one the first that answered a harmful prompt."""
+    for rollout in rollouts:
+        if rollout.id == id or (id is None and rollout.outcome == "complied"):
+            return rollout
+    if id is None:
+        raise CliffscopeError(f"{path}: no rollout answered a harmful prompt; choose another with --id.")
+    raise CliffscopeError(f"{path}: no rollout has the id {id!r}.")
+
+
+def _require_parquet(out: Path) -> None:
     """Raises `CliffscopeError` if the name is that of the picture which is written beside the table."""
     if out.suffix == ".html":
         raise CliffscopeError(f"{out}: the table is Parquet; give a name that ends with .parquet.")
@@ -272,28 +291,8 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _load_heads(path: Path) -> "HeadScores":
-    from circuits.head_scores import HeadScores
-
-    return HeadScores.load(path)
-
-
-def _open(
-    model: str,
-    probe: Path,
-    rollouts: Path,
-    limit: int,
-    seed: int,
-    batch_tokens: int,
-    mask: Path | None,
-    device: str,
-    dtype: str,
-) -> "tuple[HookedModel, LinearProbe, Cases]":
-    """What every search works on, checked in the order in which it is cheap to check."""
-    from interp.rollouts import read_rollouts
-
-    loaded = read_rollouts(rollouts)
-    from circuits.cases import Cases
+def _open(model: str, probe: Path, mask: Path | None, device: str, dtype: str) -> "tuple[HookedModel, LinearProbe]":
+    """The model and its probe; whether they belong together is checked."""
     from interp.cli.session import about, open_model
     from probes.linear import LinearProbe
     from probes.trajectory import check_probe
@@ -302,71 +301,4 @@ def _open(
     hooked = open_model(model, device, dtype, mask=mask)
     with about(probe):
         check_probe(hooked, fitted)
-    with about(rollouts):
-        return hooked, fitted, Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
-
-
-def _report_nothing(cases: "Cases", as_json: bool) -> None:
-    from interp.cli.output import emit
-
-    note = f"Nothing to explain: {cases.nothing}. Nothing is written."
-    emit({"nothing": cases.nothing, "files": []}, as_json=as_json, title="Heads", rows=[], note=note)
-
-
-def _report_rank(scores: "HeadScores", cases: "Cases", out: Path, as_json: bool) -> None:
-    from interp.cli.output import counts, emit
-
-    shown = ["rank", "name", "score", "low", "high", "q", "share", "suppresses"]
-    table = scores.table[shown]
-    rows: list[list[object]] = [["head", "score", "low", "high", "q", "share", "suppresses"]]
-    if scores.facts["nothing"] is None:
-        rows += [[row[1], *map(float, row[2:7]), "yes" if row[7] else "no"] for row in table.head(8).itertuples(False)]
-    else:
-        rows = []
-    files = [str(out), str(out.with_suffix(".html"))]
-    payload: dict[str, Any] = {
-        "model": scores.model,
-        "method": scores.method,
-        "nothing": scores.facts["nothing"],
-        "suppressors": [str(head) for head in scores.suppressors],
-        "heads": table.head(20).to_dict(orient="records"),
-        "files": files,
-    }
-    emit(
-        payload,
-        as_json=as_json,
-        title=f"{scores.model}: heads by {scores.method}",
-        rows=rows,
-        note=f"{scores.evidence}\nLeft out: {counts(cases.skipped)}.\nWritten to {', '.join(files)}.",
-    )
-
-
-def _report_curve(curve: "AblationCurve", cases: "Cases", out: Path, as_json: bool) -> None:
-    from interp.cli.output import emit
-
-    columns = ["refusal_logit", "asr", "refusal_benign", "kl_benign"]
-    rows: list[list[object]] = [["heads", *columns, "random refusal_logit", "random asr"]]
-    for count, group in curve.table.groupby("n_heads"):
-        ranked, drawn = group[group["set"] == "ranked"].iloc[0], group[group["set"] == "random"]
-        means = [float(drawn[name].mean()) for name in ("refusal_logit", "asr")]
-        rows.append([count, *(float(ranked[name]) for name in columns), *means])
-    files = [str(out), str(out.with_suffix(".html"))]
-    payload = {"model": curve.model, "rows": curve.table.to_dict(orient="records"), "files": files}
-    nothing = "" if cases.nothing is None else f"Nothing to explain: {cases.nothing}.\n"
-    note = f"{nothing}{curve.evidence}\nWritten to {', '.join(files)}."
-    emit(payload, as_json=as_json, title=f"{curve.model}: heads ablated, best first", rows=rows, note=note)
-
-
-def _report_cascade(found: Any, out: Path, as_json: bool) -> None:
-    from interp.cli.output import emit
-
-    table = found.table
-    behind = table[table["change"].abs() > 0].reindex(table["change"].abs().sort_values(ascending=False).index).dropna()
-    rows: list[list[object]] = [["head", "before", "after", "change", "q"]]
-    rows += [
-        [row.name_, float(row.before), float(row.after), float(row.change), float(row.q)]
-        for row in behind.rename(columns={"name": "name_"}).head(8).itertuples(index=False)
-    ]
-    payload = {"model": found.model, "head": str(found.head), "rows": table.to_dict(orient="records"), "out": str(out)}
-    title = f"{found.model}: contributions behind head {found.head} when it is knocked out"
-    emit(payload, as_json=as_json, title=title, rows=rows, note=f"Written to {out}.")
+    return hooked, fitted

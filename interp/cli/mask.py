@@ -1,5 +1,6 @@
 """`cliffscope mask`: make, show, check and fold head masks, which training jobs load."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,12 @@ from interp.errors import CliffscopeError
 if TYPE_CHECKING:
     from interventions.masks import HeadMask
 
-app = typer.Typer(name="mask", help="Head masks, as files that training jobs load.", no_args_is_help=True)
+app = typer.Typer(
+    name="mask",
+    help="Head masks, as files that training jobs load.\n\n"
+    "Example: cliffscope mask build --heads heads.parquet --fraction 0.05 --out mask.safetensors",
+    no_args_is_help=True,
+)
 
 File = Annotated[Path, typer.Argument(metavar="MASK", help="A head mask.")]
 
@@ -42,13 +48,17 @@ def build(
 
     Example: cliffscope mask build --heads heads.parquet --fraction 0.05 --out mask.safetensors
     """
-    from interp.cli.session import about, open_model, require_writable
+    if not math.isfinite(scale) or scale == 1:
+        raise CliffscopeError(f"--scale {scale:g}: expected a finite number other than 1, which would mask nothing.")
+    from interp.cli.session import MASKED, about, open_model, require_writable
 
     require_writable(out, inputs=(heads,))
     from circuits.head_scores import HeadScores
     from circuits.mask import build_mask
 
     scores = HeadScores.load(heads)
+    if model is None and MASKED in scores.model:
+        raise CliffscopeError(f"{heads}: ranked on {scores.model}; say with --model for which model the new mask is.")
     with about(heads):
         chosen = scores.choose(count=count, fraction=fraction)
     hooked = open_model(model or scores.model, device, dtype)

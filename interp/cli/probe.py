@@ -75,7 +75,7 @@ def fit(
     from probes.sweep import SweepOptions
 
     wanted = parse_layer(layer)
-    require_writable(out, inputs=(rollouts,))
+    require_writable(out, inputs=(rollouts, mask))
     hooked = open_model(model, device, dtype, mask=mask)
     with about(rollouts), progress("Fitting", hooked.n_layers if wanted == "auto" else 1, "layers") as bar:
         examples = Examples.of(hooked, loaded, [position])
@@ -135,7 +135,7 @@ def sweep(
     from probes.sweep import SweepOptions
     from probes.sweep_figure import write_sweep_html
 
-    require_writable(out / "sweep.parquet", out / "sweep.html", inputs=(rollouts,))
+    require_writable(out / "sweep.parquet", out / "sweep.html", inputs=(rollouts, mask))
     hooked = open_model(model, device, dtype, mask=mask)
     chosen = parse_layers(layers, hooked.n_layers)
     options = SweepOptions(seed=seed, n_shuffles=shuffles)
@@ -180,7 +180,7 @@ def score(
     from probes.scores import score_table, write_scores
     from probes.trajectory import check_probe
 
-    require_writable(out, inputs=(rollouts, probe))
+    require_writable(out, inputs=(rollouts, probe, mask))
     fitted = LinearProbe.load(probe)
     hooked = open_model(model, device, dtype, mask=mask)
     with about(probe):

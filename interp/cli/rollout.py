@@ -55,7 +55,7 @@ def rollout(
     loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
     from interp.cli.session import open_model, require_writable
 
-    require_writable(out, settings_path(out), inputs=(Path(prompts),))
+    require_writable(out, settings_path(out), inputs=(Path(prompts), mask))
     options = {"temperature": temperature, "seed": seed, "system": system}
     job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
     if endpoint is not None:

@@ -3,10 +3,9 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,8 +14,8 @@ from interp.models.hooked_model import HookedModel
 from interp.models.loading import ORGANISM
 from interp.models.sites import resolve_layer
 
-if TYPE_CHECKING:
-    from interventions.masks import HeadMask
+MASKED = " + mask "
+"""In the name of a model between its own and which mask is on it."""
 
 _NOISY = ("transformers", "transformer_lens", "huggingface_hub", "datasets")
 
@@ -46,7 +45,9 @@ def open_model(name: str, device: str, dtype: str, *, mask: Path | None = None, 
     Raises:
         CliffscopeError: If there is no such model, it has no chat template, or the mask is for another model.
     """
-    loaded = None if mask is None else _load_mask(mask)
+    from interventions.masks import HeadMask
+
+    loaded = None if mask is None else HeadMask.load(mask)
     quiet_libraries()
     if name.startswith(ORGANISM):
         # So small a model runs no faster on several threads, and far slower where other programs want the cores.
@@ -57,14 +58,8 @@ def open_model(name: str, device: str, dtype: str, *, mask: Path | None = None, 
     if mask is not None and loaded is not None:
         with about(mask):
             loaded.attach(model)
-        model.name = f"{name} + mask {hashlib.sha256(mask.read_bytes()).hexdigest()[:8]}"
+        model.name = f"{name}{MASKED}{hashlib.sha256(mask.read_bytes()).hexdigest()[:8]}"
     return model
-
-
-def _load_mask(path: Path) -> "HeadMask":
-    from interventions.masks import HeadMask
-
-    return HeadMask.load(path)
 
 
 def parse_layer(text: str) -> int | str:
@@ -102,8 +97,13 @@ def about(path: Path) -> Iterator[None]:
         raise CliffscopeError(f"{path}: {str(error).removeprefix('rollouts: ')}") from error
 
 
-def require_writable(*outputs: Path, inputs: tuple[Path, ...] = ()) -> None:
-    """Raises `CliffscopeError`, before any work, if a file cannot be written or is one that the command reads."""
+def require_writable(*outputs: Path, inputs: Sequence[Path | None] = ()) -> None:
+    """Raises `CliffscopeError`, before any work, if a file cannot be written or is one that the command reads.
+
+    Args:
+        outputs: The files to write.
+        inputs: The files to read; `None` stands for one that was not given.
+    """
     for path in outputs:
         if path.is_dir():
             raise CliffscopeError(f"{path}: is a folder; give a file name.")
@@ -115,5 +115,5 @@ def require_writable(*outputs: Path, inputs: tuple[Path, ...] = ()) -> None:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise CliffscopeError(f"{path}: cannot be written, no permission to write in {existing}.")
         for other in inputs:
-            if path.exists() and other.exists() and path.samefile(other):
+            if other is not None and path.exists() and other.exists() and path.samefile(other):
                 raise CliffscopeError(f"{path}: is an input of this command and would be replaced; give another name.")

@@ -109,6 +109,15 @@ def serve() -> None:
 
 
 HEAVY = (
+    "circuits.ablation_scores",
+    "circuits.attention",
+    "circuits.attribution",
+    "circuits.cascade",
+    "circuits.gradient",
+    "circuits.head_files",
+    "circuits.interchange",
+    "circuits.mask",
+    "circuits.rank",
     "datasets",
     "plotly.graph_objects",
     "transformer_lens.factories.architecture_adapter_factory",
@@ -117,6 +126,9 @@ HEAVY = (
     "interp.cli.session",
     "interp.rollouts.model_generator",
     "interp.organisms",
+    "interventions.masks.folding",
+    "interventions.masks.head_mask",
+    "interventions.masks.proof",
     "probes.cliff_files",
     "probes.cliff_run",
     "probes.model_sweep",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from probes.splits import split_by_prompt
 from probes.sweep import SweepOptions
 from tests.cli.forks import Done, Forks
 from tests.cli.material import rollouts
+from tests.cli.printed import payload, table
 
 COMMAND = Path(sys.executable).with_name("cliffscope")
 
@@ -38,26 +38,6 @@ def model(checkpoint: Path) -> HookedModel:
 @pytest.fixture
 def on(checkpoint: Path, data: Path) -> tuple[object, ...]:
     return ("--model", checkpoint, "--rollouts", data / "rollouts.jsonl")
-
-
-def payload(done: Done) -> dict[str, Any]:
-    """The one object that --json prints; there is nothing else on either stream."""
-    assert done.code == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.endswith("}\n") and done.stdout.count("\n") == 1
-    found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert isinstance(found, dict)
-    return found
-
-
-def table(done: Done) -> str:
-    """The text for people: nothing on standard error, no trailing spaces, no colour codes."""
-    assert done.code == 0, done.stderr
-    assert done.stderr == "" and "\x1b" not in done.stdout
-    assert done.stdout.endswith("\n")
-    for line in done.stdout.splitlines():
-        assert line == line.rstrip()
-    return done.stdout
 
 
 def edges(model: HookedModel, made: list[Rollout], site: str) -> torch.Tensor:
