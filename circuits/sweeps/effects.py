@@ -1,13 +1,14 @@
 """What a sweep is asked for and what it gives: one change of every head alone, and the readouts after it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.cases import cut_at_edge
 from circuits.sweeps.readouts import Readouts
 from interp.errors import CliffscopeError
 from interventions.heads import Head, check_heads
@@ -156,16 +157,3 @@ class Sweep:
         self._check_finite(range(len(self.transcripts)), self.changed[:, layers, heads])
         ids = tuple(transcript.id for transcript in self.transcripts)
         return SweepEffects(ids, self.readouts.names, self.base, self.changed)
-
-
-def cut_at_edge(transcript: "Transcript") -> "Transcript":
-    """A transcript without what follows its edge. Raises `CliffscopeError` if it has none."""
-    stop = transcript.edge + 1
-    if stop == len(transcript):
-        return transcript
-    return replace(
-        transcript,
-        input_ids=transcript.input_ids[:stop],
-        tokens=transcript.tokens[:stop],
-        labels=transcript.labels[:stop],
-    )
