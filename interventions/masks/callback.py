@@ -59,6 +59,7 @@ class HeadMaskCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Refuses another model while its weights are whole; only the first process of a machine surely has them."""
+        self.report, self.steps = None, 0
         weights = self._verify == "full" and args.local_process_index == 0
         check_fit(self.mask, hooked(model), weights=weights)
 

@@ -98,7 +98,7 @@ class ExpectedEffect:
         texts = list(itertools.islice(default_texts(model) if texts is None else texts, N_TRIED))
         sequences = [_until_edge(text) for text in texts]
         before = next_token_log_probs(model.hf, sequences)
-        with mask.attached(model) as attached:
+        with mask.attached(model, verify="architecture") as attached:
             after = next_token_log_probs(model.hf, sequences)
             dtype = precision_of(attached)
         refusal_tokens = _refusal_tokens(model)

@@ -62,6 +62,8 @@ class HeadMask:
 
     def __post_init__(self) -> None:
         scale = self.scale.detach().to(device="cpu", dtype=torch.float32)
+        if scale.ndim != 2:
+            raise CliffscopeError(f"mask: expected a scale [n_layers, n_heads], found {list(scale.shape)}.")
         if not bool(torch.isfinite(scale).all()):
             raise CliffscopeError("mask: the scale holds NaN or infinity; make it again.")
         if bool((scale == 1).all()):
@@ -164,9 +166,9 @@ class HeadMask:
         """For `HookedModel.intervene`: the same change as `attached`, one a masked layer.
 
         Raises:
-            CliffscopeError: If the mask is for another model.
+            CliffscopeError: If the mask is for another model, its weights compared too.
         """
-        check_fit(self, model)
+        check_fit(self, model, weights=True)
         return {f"blocks.{layer}.attn.hook_z": partial(_change, self.layer(model, layer)) for layer in self.layers}
 
     def layer(self, model: HookedModel, layer: int) -> MaskedLayer:

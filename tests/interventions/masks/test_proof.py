@@ -197,6 +197,8 @@ def test_another_models_mask_is_refused_with_the_reason_and_nothing_changes() ->
         with pytest.raises(CliffscopeError, match=message) as caught:
             wrong.attach(model)
         assert "\n" not in str(caught.value)
+        with pytest.raises(CliffscopeError, match=message), HookedModel(model).intervene(wrong):
+            pass
         report = wrong.check(model)
         assert not report.fits and report.problems == (str(caught.value),)
         assert n_hooks(model) == 0 and same_state(model, state) and torch.equal(logits(model), before)
