@@ -9,6 +9,7 @@ from interp.cli.cliff import cliff
 from interp.cli.demo import demo
 from interp.cli.heads import app as heads
 from interp.cli.inspect import inspect
+from interp.cli.judge import app as judge
 from interp.cli.mask import app as mask
 from interp.cli.organism import app as organism
 from interp.cli.probe import app as probe
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(inspect)
 app.command()(rollout)
+app.add_typer(judge)
 app.add_typer(probe)
 app.command()(cliff)
 app.add_typer(heads)

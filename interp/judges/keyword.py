@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from interp.errors import CliffscopeError
-from interp.judges.protocol import Judgement
+from interp.judges.protocol import Judgement, nothing_to_judge
 from interp.rollouts import Rollout
 
 # The lists that come with the package, by the name to ask for.
@@ -118,13 +118,9 @@ class KeywordJudge:
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[Judgement]:
         """One judgement for each rollout, in the same order."""
-        return [self._judge(rollout.response) for rollout in rollouts]
+        return [nothing_to_judge(rollout) or self._judge(rollout.response or "") for rollout in rollouts]
 
-    def _judge(self, response: str | None) -> Judgement:
-        if response is None:
-            return Judgement(None, None, "no response: the thinking was never closed")
-        if not response.strip():
-            return Judgement(None, None, "no response: it is blank")
+    def _judge(self, response: str) -> Judgement:
         found = self._find_substring(response) if self.phrases.matching == "substring" else self._find(response)
         return Judgement(found is not None, None, found or "no phrase of refusal")
 

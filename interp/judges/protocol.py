@@ -23,6 +23,15 @@ class Judgement:
     reason: str
 
 
+def nothing_to_judge(rollout: Rollout) -> Judgement | None:
+    """The judgement of a rollout that has no response; `None` if it has one."""
+    if rollout.response is None:
+        return Judgement(None, None, "no response: the thinking was never closed")
+    if not rollout.response.strip():
+        return Judgement(None, None, "no response: it is blank")
+    return None
+
+
 @runtime_checkable
 class Judge(Protocol):
     """Decides for rollouts whether the response refuses: by keywords, a classifier, or another model.
