@@ -111,7 +111,6 @@ def test_heads_layers_and_summary_follow_from_the_scale() -> None:
         (torch.tensor([[1.0, float("nan")]]), "NaN or infinity"),
         (torch.tensor([[1.0, float("-inf")]]), "NaN or infinity"),
         (torch.ones(3, 4), "masks nothing, every scale is 1"),
-        (torch.zeros(4), r"expected a scale \[n_layers, n_heads\], found \[4\]"),
     ],
 )
 def test_a_mask_that_cannot_be_is_not_made(scale: torch.Tensor, message: str) -> None:
