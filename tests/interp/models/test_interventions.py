@@ -75,7 +75,8 @@ def test_every_site_changes_by_what_was_asked_and_only_from_there_on(model: Hook
         for other in upstream:
             assert torch.equal(after[other], before[other])
         clean = model.capture(transcripts, [resid_post(2)], range(9))[resid_post(2)]
-        assert torch.equal(after[resid_post(2)][:, :4], clean[:, :4])  # earlier tokens cannot know
+        # Earlier tokens cannot know; but which expert's batch they are in may change how sums round.
+        torch.testing.assert_close(after[resid_post(2)][:, :4], clean[:, :4], atol=1e-6, rtol=1e-6)
         assert not torch.allclose(after[resid_post(2)][:, 4:], clean[:, 4:], atol=1e-3)
 
 
