@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.cases import Cases
@@ -253,13 +254,13 @@ class _Bench:
     def _logits(self, change: Sequence[Intervention]) -> dict[str, float]:
         budget = self._options.batch_tokens
 
-        def reduce(logits: Tensor) -> Tensor:
-            return refusal_logit(logits[:, 0], self._tokens)
+        def reduce(logits: Float[Tensor, "batch 1 d_vocab"]) -> Float[Tensor, "batch 1"]:
+            return refusal_logit(logits[:, 0], self._tokens)[:, None]
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NothingChangedWarning)
             with self._model.intervene(*change):
-                refusal = self._model.logits(self._complied, [EDGE], reduce=reduce, batch_tokens=budget)
+                refusal = self._model.logits(self._complied, [EDGE], reduce=reduce, batch_tokens=budget)[:, 0]
                 hidden = self._model.capture(self._complied, [self._site], [EDGE], batch_tokens=budget)[self._site]
         interval = bootstrap_interval(refusal.numpy(), seed=self._options.seed)
         return {

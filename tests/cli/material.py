@@ -1,5 +1,6 @@
 """What the tests of the commands work on: tiny checkpoints with a thinking chat template, and files of rollouts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def write_files(folder: Path) -> None:
     """`rollouts.jsonl`, and prompts with labels (`prompts.csv`) and without (`plain.csv`)."""
     made = rollouts()
     write_rollouts(folder / "rollouts.jsonl", made)
-    rows = "".join(f'"{r.prompt}",{str(r.harmful).lower()},{r.category}\n' for r in made)
-    (folder / "prompts.csv").write_text("goal,harmful,category\n" + rows, encoding="utf-8")
+    write_prompts(folder / "prompts.csv", made)
     (folder / "plain.csv").write_text("text\n" + "".join(f"{r.prompt}\n" for r in made[:6]), encoding="utf-8")
+
+
+def write_prompts(path: Path, rollouts: Sequence[Rollout]) -> None:
+    """The prompts of rollouts as CSV, with their labels."""
+    rows = "".join(f'"{r.prompt}",{str(r.harmful).lower()},{r.category}\n' for r in rollouts)
+    path.write_text("goal,harmful,category\n" + rows, encoding="utf-8")

@@ -23,10 +23,12 @@ COMMON = {"--device", "--dtype", "--seed", "--json"}
 WITHOUT: dict[tuple[str, ...], set[str]] = {
     # What is not random has no seed.
     ("heads", "attention"): {"--seed"},
+    ("judge", "run"): {"--seed"},
     ("mask", "build"): {"--seed"},
     ("mask", "check"): {"--seed"},
     ("mask", "fold"): {"--seed"},
     # What loads no model has no device.
+    ("judge", "agree"): {"--device", "--dtype"},
     ("mask", "show"): {"--seed", "--device", "--dtype"},
     ("organism", "export"): {"--seed", "--device", "--dtype"},
     # Trains on the CPU: what comes out must be the same everywhere.
