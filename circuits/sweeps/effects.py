@@ -58,7 +58,8 @@ class Sweep:
 
     Attributes:
         transcripts: The transcripts, each ending at its edge: what follows cannot matter to it.
-        heads: The heads to sweep that can reach a readout, by layer.
+        heads: The heads to sweep that can reach a readout, ascending.
+        advance: Told how many rollouts more are done.
 
     Raises:
         CliffscopeError: If a transcript has no edge, a head does not exist, the probe does not fit, or the model is in
@@ -87,7 +88,7 @@ class Sweep:
         for layer, head in check_heads(ablated, model) if (ablated := list(ablated)) else ():
             self._ablated.setdefault(layer, []).append(head)
         self._change = change
-        self._advance = advance
+        self.advance = advance
         self.base = torch.full((len(transcripts), len(readouts.names)), torch.nan)
         self.changed = torch.full((len(transcripts), model.n_layers, model.n_heads, len(readouts.names)), torch.nan)
 
@@ -140,12 +141,8 @@ class Sweep:
             if reached and not abs(now - was) <= allowed * (1 + abs(was)):
                 raise CliffscopeError(
                     f"{self.model.places.architecture}: its blocks from layer {layer} on give {now:.4g} from a stored "
-                    f"residual stream and {was:.4g} in a whole pass; this architecture cannot be swept."
+                    f"residual stream and {was:.4g} in a whole pass; it cannot be swept at this scope."
                 )
-
-    def advance(self, rollouts: int) -> None:
-        """Tells that all heads of so many rollouts are done."""
-        self._advance(rollouts)
 
     def effects(self) -> SweepEffects:
         """The result. Raises `CliffscopeError` if a value is NaN or infinite."""

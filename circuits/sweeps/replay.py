@@ -3,7 +3,7 @@
 Nothing of a model's own is done over. The decoder runs as always and makes its own masks and position embeddings for
 the batch at hand; only the blocks before the one to start from give a stored value instead of computing one. Hooks,
 also those of interventions, act as in an ordinary pass: what is stored was taken before the hooks on a block's output,
-and they act on it again.
+and they act on it again. (Hooks on blocks that are left out fire too, on values that nobody reads.)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,7 +139,13 @@ def only_columns(module: nn.Module, columns: Int[Tensor, "batch position"]) -> I
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         at = columns.to(hidden_states.device)
-        output = original(take_columns(hidden_states, at), *args, **kwargs)
+
+        def cut(value: Any) -> Any:
+            # Bloom and MPT hand the residual stream to the MLP too.
+            tokens = isinstance(value, Tensor) and value.shape[:2] == hidden_states.shape[:2]
+            return take_columns(value, at) if tokens else value
+
+        output = original(cut(hidden_states), *map(cut, args), **{name: cut(value) for name, value in kwargs.items()})
         few = unpack(output)
         whole = few.new_zeros(*hidden_states.shape[:2], few.shape[-1])
         whole[torch.arange(len(at), device=at.device)[:, None], at] = few

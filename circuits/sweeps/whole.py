@@ -128,7 +128,8 @@ class _Batch:
             stack.enter_context(given_heads(model, layer, z, self._record.attention[layer]))
             stack.enter_context(changed_heads(model, self._ablations(places, layer + 1)))
             for module in (model.places.find(Site(last, "attn.hook_z")).module, model.places.mlp(last)):
-                stack.enter_context(only_columns(module, edges))
+                if module is not model.places.blocks[last]:  # OPT's MLP is no module of its own
+                    stack.enter_context(only_columns(module, edges))
             return self._read(places)
 
     def _read(self, places: Sequence[int]) -> Float[Tensor, "variant readout"]:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers
+from torch import Tensor
 
 from circuits.ablation import Scope, ablation, ablation_sweep
 from circuits.sweeps.readouts import Readouts
@@ -36,6 +38,47 @@ def test_the_same_as_a_full_run_for_each_head(name: str, scope: Scope) -> None:
         torch.testing.assert_close(found.base, base, **TOLERANCE)
         torch.testing.assert_close(found.changed, changed, **TOLERANCE)
         assert found.ids == ("r0", "r1", "r2") and found.readouts == ("probe_logit", "refusal_logit")
+
+
+def unusual(config: transformers.PretrainedConfig) -> HookedModel:
+    torch.manual_seed(0)
+    hf = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter.normal_(std=0.15) if parameter.ndim > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
+    return HookedModel(hf)
+
+
+def zeros(row: int, layer: int, z: Tensor) -> Tensor:
+    return torch.zeros_like(z)
+
+
+SIZES = {"vocab_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def test_an_mlp_that_is_no_module_of_its_own() -> None:
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "max_position_embeddings": 128}
+    model = unusual(transformers.OPTConfig(num_hidden_layers=3, num_attention_heads=4, **sizes, **SIZES))
+    transcripts = rollouts()
+    found = ablation_sweep(model, transcripts, both(), scope="all")
+    torch.testing.assert_close(found.changed, brute_force(model, transcripts, zeros)[1], **TOLERANCE)
+
+
+def test_positions_that_are_distances_and_a_residual_stream_that_the_mlp_adds() -> None:
+    """MPT tells its attention distances by the order of keys, so that copies side by side are refused."""
+    model = unusual(transformers.MptConfig(d_model=32, n_layers=3, n_heads=4, max_seq_len=128, **SIZES))
+    transcripts = rollouts()
+    found = ablation_sweep(model, transcripts, both(), scope="all")
+    torch.testing.assert_close(found.changed, brute_force(model, transcripts, zeros)[1], **TOLERANCE)
+    with pytest.raises(CliffscopeError, match=r"MptForCausalLM: its blocks .* it cannot be swept at this scope"):
+        ablation_sweep(model, transcripts, both(), scope="from-edge")
+
+
+def test_an_attention_that_adds_more_than_its_heads_is_refused() -> None:
+    model = unusual(transformers.BloomConfig(hidden_size=32, n_layer=3, n_head=4, **SIZES))
+    for scope in ("all", "from-edge"):
+        with pytest.raises(CliffscopeError, match=r"BloomForCausalLM: its blocks .* it cannot be swept at this scope"):
+            ablation_sweep(model, rollouts(), both(), scope=scope)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scope", ["all", "from-edge"])

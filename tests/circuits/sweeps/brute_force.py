@@ -7,6 +7,7 @@ from torch import Tensor
 
 from circuits.sweeps.readouts import Readouts
 from interp.models.hooked_model import HookedModel
+from interp.models.hooks import unpack
 from interp.models.sites import Site, resid_post
 from interp.transcripts import Transcript
 from probes.linear import LinearProbe
@@ -99,7 +100,7 @@ def one_run(
 
     projection = {layer: model.places.find(Site(layer, "attn.hook_z")).module for layer in by_layer}
     handles = [projection[layer].register_forward_pre_hook(hook_of(layer)) for layer in by_layer]
-    handles.append(model.places.blocks[LAYER].register_forward_hook(lambda m, a, output: seen.append(output)))
+    handles.append(model.places.blocks[LAYER].register_forward_hook(lambda m, a, output: seen.append(unpack(output))))
     try:
         with torch.no_grad(), model.reading([transcript], index):
             logits = model.hf(torch.tensor([ids]), use_cache=False).logits[0, -1].float()

@@ -138,5 +138,7 @@ def test_a_model_whose_copies_see_more_than_their_masks_say_is_refused() -> None
         return (args[0] + torch.arange(args[0].shape[1])[:, None], *args[1:])
 
     model.places.mlp(1).register_forward_pre_hook(by_place)
-    with pytest.raises(CliffscopeError, match=r"GPT2LMHeadModel: its blocks from layer 0 on give .* cannot be swept"):
+    with pytest.raises(
+        CliffscopeError, match=r"GPT2LMHeadModel: its blocks from layer 0 on give .* cannot be swept at this scope"
+    ):
         sweep_tail(model, rollouts(), both(), another_value)
