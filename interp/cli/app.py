@@ -13,7 +13,9 @@ from interp.cli.judge import app as judge
 from interp.cli.mask import app as mask
 from interp.cli.organism import app as organism
 from interp.cli.probe import app as probe
+from interp.cli.repair import repair
 from interp.cli.rollout import rollout
+from interp.cli.select import select
 from interp.errors import CliffscopeError
 
 app = typer.Typer(
@@ -33,6 +35,8 @@ app.add_typer(probe)
 app.command()(cliff)
 app.add_typer(heads)
 app.add_typer(mask)
+app.command()(select)
+app.command()(repair)
 app.add_typer(organism)
 
 
