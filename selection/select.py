@@ -97,7 +97,7 @@ def default_scores_path(out: Path) -> Path:
 def select(
     model: "HookedModel",
     probe: Path,
-    pool: Path,
+    pool: Path | PoolSurvey,
     out: Path,
     options: SelectOptions | None = None,
     *,
@@ -111,7 +111,7 @@ def select(
     Args:
         model: The model to repair; interventions that are active on it act.
         probe: The file of a refusal probe of the model.
-        pool: See `selection.pool`.
+        pool: Its file (see `selection.pool`), or what `survey_pool` found in it.
         out: The JSON Lines file to write; replaced if it is there.
         options: How.
         scores: The file of scores, which selections from the same pool can share; beside `out` if not given.
@@ -130,7 +130,7 @@ def select(
         raise CliffscopeError("method judge: give a judge.")
     if options.target == "endpoint" and endpoint is None:
         raise CliffscopeError("target endpoint: give an endpoint, the URL of an OpenAI-compatible server.")
-    survey = survey_pool(pool)
+    survey = pool if isinstance(pool, PoolSurvey) else survey_pool(pool)
     check_targets(survey, options.target)
     fitted = LinearProbe.load(probe)
     scorer = Scorer(
@@ -153,7 +153,7 @@ def select(
     examples = tuple(_selected(targets, choice))
     manifest = {
         **_provenance(model, probe, fitted, survey, options, judge),
-        "counts": _counts(survey, scored.scores, choice, targets, len(examples)),
+        "counts": _counts(survey, scored.scores, choice, targets),
         "answers": answered,
         "chat_template_keeps_thinking": keeps_thinking(model.chat),
     }
@@ -237,10 +237,10 @@ def _provenance(
     }
 
 
-def _counts(
-    survey: PoolSurvey, scores: Sequence[Score], choice: Choice, targets: Targets, selected: int
-) -> dict[str, Any]:
+def _counts(survey: PoolSurvey, scores: Sequence[Score], choice: Choice, targets: Targets) -> dict[str, Any]:
     """How many there were of everything."""
+    ids = {example.id for example in targets.examples}
+    selected = [score for score in choice.scores if score.id in ids]
 
     def counted(values: Sequence[str]) -> dict[str, int]:
         return dict(sorted(Counter(values).items()))
@@ -254,10 +254,10 @@ def _counts(
         "left_out": dict(choice.left_out),
         "eligible": choice.eligible,
         "asked": choice.asked,
-        "selected": selected,
+        "selected": len(selected),
         "near_duplicates": choice.near_duplicates,
-        "selected_outcomes": counted([score.outcome for score in choice.scores]),
-        "selected_categories": counted([score.category or "none" for score in choice.scores]),
+        "selected_outcomes": counted([score.outcome for score in selected]),
+        "selected_categories": counted([score.category or "none" for score in selected]),
         "targets": dict(targets.counts),
     }
 
