@@ -62,7 +62,7 @@ class McNemar:
     p: float
 
 
-def mcnemar(first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " prompt"], *, mid_p: bool = False) -> McNemar:
+def mcnemar(first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " again"], *, mid_p: bool = False) -> McNemar:
     """McNemar's exact test (1947): given that a prompt differs, is either run as likely to be the true one?
 
     Args:
@@ -115,7 +115,7 @@ class PairedDifference:
 
 def paired_difference(
     first: Bool[np.ndarray, " prompt"],
-    second: Bool[np.ndarray, " prompt"],
+    second: Bool[np.ndarray, " again"],
     *,
     clusters: Sequence[Any] | NDArray[Any] | None = None,
     mid_p: bool = False,
@@ -160,7 +160,7 @@ def paired_difference(
 
 
 def newcombe_interval(
-    first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " prompt"], confidence: float = 0.95
+    first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " again"], confidence: float = 0.95
 ) -> Interval:
     """Newcombe's score interval of `second - first` of paired rates (Statistics in Medicine 1998, method 10).
 
@@ -184,7 +184,7 @@ def newcombe_interval(
     return Interval(max(-1.0, difference - math.sqrt(max(0.0, down))), min(1.0, difference + math.sqrt(max(0.0, up))))
 
 
-def _phi(first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " prompt"]) -> float:
+def _phi(first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " again"]) -> float:
     """The correlation of both, a positive one corrected for continuity; 0 where one of them is constant."""
     n = len(first)
     a, d = int((first & second).sum()), int((~first & ~second).sum())
@@ -215,7 +215,7 @@ def cohen_kappa(cells: Float[np.ndarray, "*table 2 2"]) -> Float[np.ndarray, "*t
 
 def kappa_interval(
     first: Bool[np.ndarray, " rollout"],
-    second: Bool[np.ndarray, " rollout"],
+    second: Bool[np.ndarray, " again"],
     *,
     clusters: Sequence[Any] | NDArray[Any] | None = None,
     resamples: int = 2000,
@@ -248,7 +248,7 @@ def kappa_interval(
     return Interval(float(low), float(high)) if low < high else Interval.undefined("every resample gives the same κ")
 
 
-def confusion(first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " rollout"]) -> Float[np.ndarray, "2 2"]:
+def confusion(first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " again"]) -> Float[np.ndarray, "2 2"]:
     """How often the first said the row (0 false, 1 true) and the second the column.
 
     Raises:
@@ -258,12 +258,12 @@ def confusion(first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " ro
 
 
 def _one_hot(
-    first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " rollout"]
+    first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " again"]
 ) -> Float[np.ndarray, "rollout 2 2"]:
     _check(first, second)
     return np.eye(4)[2 * first.astype(np.int64) + second].reshape(-1, 2, 2)
 
 
-def _check(first: Bool[np.ndarray, " one"], second: Bool[np.ndarray, " other"]) -> None:
+def _check(first: Bool[np.ndarray, " prompt"], second: Bool[np.ndarray, " again"]) -> None:
     if first.shape != second.shape:
         raise CliffscopeError(f"pairs need one outcome for each prompt in both, found {len(first)} and {len(second)}.")

@@ -82,13 +82,11 @@ def run(
     concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="llm: requests at once.")] = None,
     device: Device = "auto",
     dtype: DType = "auto",
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Judges rollouts and writes them with `refused` filled in; the thinking is never read.
 
-    Judging is deterministic: --seed changes nothing. An llm judge stopped by a cap or a failure goes on from its cache
-    when run again.
+    An llm judge stopped by a cap or a failure goes on from its cache when run again.
 
     Example: cliffscope judge run --rollouts rollouts.jsonl --judge llm --endpoint http://localhost:8000 --out out.jsonl
     """
@@ -110,7 +108,7 @@ def run(
         form=None if form is None else form.value,
         template=template,
         raw=raw,
-        benign=None if benign is None else "keyword",
+        benign=None if benign is None else benign.value,
         endpoint=endpoint,
         cache=cache,
         max_calls=max_calls,

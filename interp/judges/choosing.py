@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from interp.errors import CliffscopeError
 from interp.judges.keyword import KeywordJudge
@@ -11,8 +11,7 @@ from interp.judges.protocol import Judge
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
-Kind = Literal["keyword", "refusal-logit", "classifier", "llm"]
-KINDS: tuple[Kind, ...] = ("keyword", "refusal-logit", "classifier", "llm")
+KINDS = ("keyword", "refusal-logit", "classifier", "llm")
 
 # Which options each kind has; any other that is set would be ignored, and its user misled.
 _HAS: dict[str, frozenset[str]] = {
@@ -45,13 +44,13 @@ class JudgeOptions:
         CliffscopeError: If the kind is unknown, or lacks an option, or has one that belongs to another kind.
     """
 
-    kind: Kind = "keyword"
+    kind: str = "keyword"
     model: str | None = None
     phrases: str | None = None
     form: str | None = None
     template: Path | None = None
     raw: bool = False
-    benign: Literal["keyword"] | None = None
+    benign: str | None = None
     endpoint: str | None = None
     cache: Path | None = None
     max_calls: int | None = None
@@ -112,8 +111,7 @@ def _classifier_judge(options: JudgeOptions, model: "HookedModel") -> Judge:
     from interp.judges.question import Question
 
     question = None if options.template is None else Question.load(options.template)
-    form = options.form or "llama-guard"
-    judge = ClassifierJudge(model, form, question, options.raw)  # type: ignore[arg-type]  # it checks the form itself
+    judge = ClassifierJudge(model, options.form or "llama-guard", question, options.raw)
     return judge if options.benign is None else JudgeByHarm(judge, KeywordJudge())
 
 

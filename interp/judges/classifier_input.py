@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from interp.errors import CliffscopeError
 from interp.judges.question import Question
@@ -12,8 +12,7 @@ from interp.transcripts.chat_quirks import tokenizer_adds_bos
 from interp.transcripts.chat_template import SYSTEM_MARK, USER_MARK, ChatTemplate
 from interp.transcripts.offsets import Encoder
 
-Form = Literal["llama-guard", "harmbench"]
-FORMS: tuple[Form, ...] = ("llama-guard", "harmbench")
+FORMS = ("llama-guard", "harmbench")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class ClassifierInput:
     """
 
     tokenizer: Any
-    form: Form = "llama-guard"
+    form: str = "llama-guard"
     question: Question | None = None
     raw: bool = False
 

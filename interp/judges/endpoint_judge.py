@@ -130,7 +130,8 @@ class EndpointJudge:
                 for index, answer in self.server.side_by_side(list(asked.values()), self._ask):
                     if isinstance(answer, Completion):
                         self.cache.add(keys[index], self._verdict(answer))
-                        self._count(answer)
+                        if answer.tokens is None and self.max_tokens is not None:
+                            raise self.server.error("it does not count tokens, so they cannot be capped; cap the calls")
                     else:
                         unjudged[keys[index]] = answer
                     bar.advance()
@@ -140,6 +141,8 @@ class EndpointJudge:
             raise EndpointError(
                 f"{error} {done} of {len(keys)} judgements are kept{where}: run the same again to go on.", error.status
             ) from error
+        finally:
+            self.server.close()
         return unjudged
 
     def _ask(self, rollout: Rollout, stop: Event) -> Completion | Judgement:
@@ -159,15 +162,11 @@ class EndpointJudge:
             if error.status not in _THIS_REQUEST:
                 raise
             return Judgement(None, None, f"not judged: {error}")
+        # Counted here, before this thread sends its next request.
+        self.spending.add_tokens(answer.tokens or 0)
         if answer.finish == "content_filter":
             return Judgement(None, None, "not judged: the server's content filter stopped the verdict")
         return answer
-
-    def _count(self, answer: Completion) -> None:
-        if answer.tokens is not None:
-            self.spending.add_tokens(answer.tokens)
-        elif self.max_tokens is not None:
-            raise self.server.error("it does not say how many tokens it used, so they cannot be capped; cap the calls")
 
     def _verdict(self, answer: Completion) -> Judgement:
         text = answer.content or ""

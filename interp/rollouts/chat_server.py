@@ -122,8 +122,9 @@ class ChatServer:
             raise CliffscopeError("endpoint: put the key into OPENAI_API_KEY, not into the URL.")
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
+        """Closes the connections; a later request opens new ones."""
+        if client := self.__dict__.pop("_client", None):
+            client.close()
 
     @cached_property
     def model_name(self) -> str:
@@ -151,12 +152,12 @@ class ChatServer:
     def require_reachable(self) -> None:
         """Raises `EndpointError` at once if there is no server: a request's own patience is for one that comes back."""
         try:
-            httpx.get(self.url, timeout=httpx.Timeout(2, connect=10))
-        except httpx.ReadTimeout:
-            pass  # It is there, and busy.
-        except httpx.TransportError as error:
+            httpx.get(f"{self._base}/models", timeout=httpx.Timeout(2, connect=10))
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             reason = str(error) or type(error).__name__
             raise self.error(f"cannot be reached ({reason}); check the address and that the server runs") from error
+        except httpx.TransportError:
+            pass  # It is there; whether it serves will be seen.
 
     def complete(
         self, body: Mapping[str, Any], about: str, stop: Event | None = None, spending: Spending | None = None
@@ -220,6 +221,7 @@ class ChatServer:
                 try:
                     done.put((index, work(item, stop), None))
                 except Exception as error:
+                    stop.set()
                     done.put((index, None, error))
 
         # Daemons and not a pool, whose threads the program would wait for at its end: after a failure that would
@@ -230,7 +232,6 @@ class ChatServer:
             for _ in range(len(items)):
                 index, result, failure = done.get()
                 if failure is not None:
-                    stop.set()
                     yield from _finished(done)
                     raise failure
                 yield index, result  # type: ignore[misc]
