@@ -6,7 +6,7 @@ What comes before the changed positions is the same for every head, and so are i
    (the positions that change).
 2. Copies of the tail, one for each head, are laid side by side as the tokens of one sequence that follows the prefix.
    The attention mask lets a copy see the prefix and itself, as far as the tail saw them in the ordinary pass (which
-   carries over sliding windows), and no other copy. No key or value of the prefix is copied.
+   carries over sliding windows), and no other copy. So all share the prefix's keys and values.
 3. A copy differs from the tail only from its head's layer on, so a pass starts at the lowest layer of its heads. Few
    heads a pass would mean many small passes, many heads blocks that copies go through unchanged: a quarter of the
    layers at a time costs little of either.
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.sweeps.effects import Replace, Sweep, SweepEffects
+from circuits.sweeps.masks import attention_with_masks, given_masks, recorded_masks, side_by_side
 from circuits.sweeps.readouts import Readouts, read
 from circuits.sweeps.replay import changed_heads, recording, skipped
 from interp.errors import CliffscopeError
@@ -79,7 +80,7 @@ def sweep_tail(
                 f"rollout {transcript.id!r}: cannot change it from token {first} on; its edge is token "
                 f"{len(transcript) - 1}."
             )
-    with _masked_attention(model):
+    with attention_with_masks(model):
         for row, first in enumerate(starts):
             _sweep_rollout(sweep, row, first, batch_tokens)
             sweep.advance(1)
@@ -119,7 +120,7 @@ class _Tail:
         # The recording's hooks come first: it sees z before the changes of the base.
         with (
             recording(self._model, start) as self._record,
-            _masks(self._model, start) as self._masks,
+            recorded_masks(self._model, start) as self._masks,
             changed_heads(self._model, self._changes((), 1)),
         ):
             sweep.keep_base([row], self._read(edge, index, ids))
@@ -136,7 +137,7 @@ class _Tail:
                 stack.enter_context(
                     skipped(model.places.blocks[:first], repack(before, unpack(before).repeat(1, copies, 1)))
                 )
-            stack.enter_context(_given_masks(model, self._side_by_side(copies)))
+            stack.enter_context(given_masks(model, side_by_side(self._masks, self.length, copies)))
             stack.enter_context(changed_heads(model, self._changes(heads, copies)))
             stack.enter_context(_unchanged(self._cache))
             values = self._read(edges, positions, self._ids.repeat(1, copies), position_ids=positions)
@@ -177,67 +178,6 @@ class _Tail:
                 changed[copy, :, head] = new[:, head]
         return torch.cat([before, changed.flatten(0, 1)])[None]
 
-    def _side_by_side(self, copies: int) -> dict[int, Tensor]:
-        """The attention mask of each layer for copies of the tail that see the prefix and themselves."""
-        made: dict[int, Tensor] = {}
-        masks: dict[int, Tensor] = {}
-        for layer, mask in self._masks.items():
-            if id(mask) not in made:
-                made[id(mask)] = self._repeat_mask(mask, copies)
-            masks[layer] = made[id(mask)]
-        return masks
-
-    def _repeat_mask(self, mask: Tensor | None, copies: int) -> Tensor:
-        if mask is None:  # PyTorch's attention needs none to see all that came before
-            everything = torch.ones(1, 1, self.length, self._start + self.length, dtype=torch.bool)
-            mask = everything.tril(self._start).to(self._ids.device)
-        prefix, own = mask.split([self._start, self.length], dim=-1)
-        hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-        among = mask.new_full((*mask.shape[:2], copies, self.length, copies, self.length), hidden)
-        for copy in range(copies):
-            among[:, :, copy, :, copy] = own
-        return torch.cat([prefix.repeat(1, 1, copies, 1), among.flatten(4, 5).flatten(2, 3)], dim=-1)
-
-
-@contextmanager
-def _masks(model: "HookedModel", start: int) -> Iterator[dict[int, Tensor | None]]:
-    """Records what attention mask each layer's attention is given for the queries from `start` on."""
-    found: dict[int, Tensor | None] = {}
-    rows: list[tuple[Tensor, Tensor]] = []
-
-    def see(layer: int, kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask", False)
-        if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 4):
-            raise CliffscopeError(
-                f"{model.places.architecture}: its attention is given no mask [batch, head, query, key], so that heads "
-                "cannot be swept from the edge on; sweep them at all positions."
-            )
-        if mask is not None and not any(mask is whole for whole, _ in rows):
-            rows.append((mask, mask[:, :, start:].clone()))  # layers share a mask; a slice would keep all of it alive
-        found[layer] = next((part for whole, part in rows if whole is mask), None)
-
-    with _attention_hooks(model, lambda layer, args, kwargs: see(layer, kwargs)):
-        yield found
-    rows.clear()
-
-
-@contextmanager
-def _given_masks(model: "HookedModel", masks: dict[int, Tensor]) -> Iterator[None]:
-    """Gives each layer's attention this mask in place of the decoder's own."""
-    with _attention_hooks(model, lambda layer, args, kwargs: (args, {**kwargs, "attention_mask": masks[layer]})):
-        yield
-
-
-@contextmanager
-def _attention_hooks(model: "HookedModel", see: Callable[[int, Any, dict[str, Any]], Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for layer in range(model.n_layers):
-            handle = model.places.attention(layer).register_forward_pre_hook(
-                lambda _, args, kwargs, layer=layer: see(layer, args, kwargs), with_kwargs=True
-            )
-            stack.callback(handle.remove)
-        yield
-
 
 @contextmanager
 def _unchanged(cache: Any) -> Iterator[None]:
@@ -248,18 +188,3 @@ def _unchanged(cache: Any) -> Iterator[None]:
     finally:
         for layer, (keys, values) in zip(cache.layers, before, strict=True):
             layer.keys, layer.values = keys, values
-
-
-@contextmanager
-def _masked_attention(model: "HookedModel") -> Iterator[None]:
-    """Attention that takes any mask, inside the block."""
-    decoder: Any = model.places.decoder
-    before = decoder.config._attn_implementation
-    if before in ("eager", "sdpa"):
-        yield
-        return
-    decoder.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        decoder.set_attn_implementation(before)

@@ -150,14 +150,13 @@ class _Batch:
     def _ablations(self, places: Sequence[int], start: int = 0) -> dict[int, Callable[[Tensor], Tensor]]:
         """The changes of the base from a layer on."""
         return {
-            layer: lambda z, layer=layer: self._ablated(layer, places, z)  # type: ignore[misc]
+            layer: lambda z, layer=layer: self._ablated(layer, places, z.clone())  # type: ignore[misc]
             for layer in range(start, self._model.n_layers)
             if self._sweep.ablates(layer)
         }
 
     def _ablated(self, layer: int, places: Sequence[int], z: Tensor) -> Tensor:
-        """A copy of z with the heads changed that are changed in the base."""
-        z = z.clone()
+        """The same z, with the heads changed, in place, that are changed in the base."""
         if self._sweep.ablates(layer):
             for variant, place in enumerate(places):
                 row = self._rows[place]
