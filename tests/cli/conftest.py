@@ -9,7 +9,7 @@ import pytest
 from interp.rollouts import write_rollouts
 from interventions.masks import HeadMask
 from tests.circuits.material import organism, organism_probe, organism_rollouts
-from tests.cli import material
+from tests.cli import bad_input, material
 from tests.cli.forks import Forks
 
 
@@ -27,9 +27,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, forks: Forks) -> Path:
-    """Rollouts and prompts, a probe of the last layer, and one of the final norm. Not to be written into."""
+    """Rollouts and prompts, probes of the last layer and the final norm, heads, a mask. Not to be written into."""
     folder = tmp_path_factory.mktemp("data")
     material.write_files(folder)
+    material.write_heads_and_mask(folder, checkpoint)
     for layer, name in (("3", "probe"), ("norm", "norm")):
         done = forks.run(
             *("probe", "fit", "--model", checkpoint, "--rollouts", folder / "rollouts.jsonl", "--layer", layer),
@@ -75,3 +76,17 @@ def heads(tmp_path_factory: pytest.TempPathFactory, cliff: Path, forks: Forks) -
     done = forks.run("heads", "rank", "--model", "organism:cliff", *files, "--out", out)
     assert done.code == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str, str]:
+    """The good checkpoint and bad ones, by name."""
+    return bad_input.checkpoints(tmp_path_factory.mktemp("models"), checkpoint)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, data: Path) -> Path:
+    """A working folder with good files."""
+    for name in ("rollouts.jsonl", "prompts.csv", "probe.safetensors", "heads.parquet", "mask.safetensors"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    return tmp_path

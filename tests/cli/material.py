@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
+from circuits.head_scores import HeadScores
+from interp.models.hooked_model import HookedModel
 from interp.rollouts import Rollout, write_rollouts
+from interventions.masks import HeadMask
 from tests.interp.transcripts.chat_tokenizers import make
 
 HARMS = {
@@ -103,3 +107,13 @@ def write_prompts(path: Path, rollouts: Sequence[Rollout]) -> None:
     """The prompts of rollouts as CSV, with their labels."""
     rows = "".join(f'"{r.prompt}",{str(r.harmful).lower()},{r.category}\n' for r in rollouts)
     path.write_text("goal,harmful,category\n" + rows, encoding="utf-8")
+
+
+def write_heads_and_mask(folder: Path, checkpoint: Path) -> None:
+    """`heads.parquet`, of made-up scores in which 1.2 and 2.3 suppress refusal, and `mask.safetensors` of these."""
+    model = HookedModel.load(str(checkpoint), device="cpu")
+    scores = np.random.default_rng(0).normal(0, 0.1, size=(20, model.n_layers, model.n_heads))
+    scores[:, 1, 2] += 3
+    scores[:, 2, 3] += 2
+    HeadScores.of("ablation", model, scores, to_explain=6.0).save(folder / "heads.parquet")
+    HeadMask.build(model, [(1, 2), (2, 3)]).save(folder / "mask.safetensors")

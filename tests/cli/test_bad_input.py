@@ -1,125 +1,42 @@
 """Bad input: one line on standard error that says what is wrong, exit code 2, and the disk as it was before.
 
-One table drives it. A case runs in a folder of its own with good files, after what its `spoil` does to them.
+One table drives it; heads and masks have their own in test_bad_heads.py. A case runs in a folder of its own with good
+files, after what its `spoil` does to them.
 """
 
-import json
 import os
 import pickle
-import shlex
-import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import transformers
-from safetensors.torch import save_file
 
-from interp.rollouts import Rollout, write_rollouts
-from probes.linear import LinearProbe
-from tests.cli import material
+from tests.cli.bad_input import (
+    CLIFF,
+    COMMANDS,
+    FIT,
+    PROBE,
+    ROLLOUT,
+    SCORE,
+    SWEEP,
+    Case,
+    arguments,
+    check_usage,
+    few,
+    line,
+    octets,
+    on,
+    only,
+    probe,
+    row,
+    tensors,
+    text,
+    truncated,
+)
 from tests.cli.forks import Forks
-from tests.cli.printed import refusal
 
-Spoil = Callable[[Path], object]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is run, in a shell's notation, and pieces of the message. {tiny}, {nan}, … are checkpoints."""
-
-    name: str
-    command: str
-    says: Sequence[str]
-    spoil: Spoil = lambda folder: None
-    file_size: int | None = None
-
-
-ROLLOUTS = "--model {tiny} --rollouts rollouts.jsonl"
-FIT = f"probe fit {ROLLOUTS} --out out.safetensors"
-SWEEP = f"probe sweep {ROLLOUTS} --out sweep"
-SCORE = f"probe score {ROLLOUTS} --probe probe.safetensors --out out.parquet"
-CLIFF = f"cliff {ROLLOUTS} --probe probe.safetensors --out out.parquet"
-ROLLOUT = "rollout --model {tiny} --prompts prompts.csv --out out.jsonl --max-new-tokens 8"
-
-
-def on(command: str, model: str) -> str:
-    return command.replace("{tiny}", model)
-
-
-def text(name: str, content: str) -> Spoil:
-    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
-
-
-def octets(name: str, content: bytes) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def line(number: int, content: str, name: str = "rollouts.jsonl") -> Spoil:
-    """Replaces a line, counted from 1."""
-
-    def spoil(folder: Path) -> None:
-        lines = (folder / name).read_text(encoding="utf-8").splitlines()
-        lines[number - 1] = content
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    return spoil
-
-
-def row(number: int, **changed: object) -> Spoil:
-    """Changes values of a rollout; a value of `...` takes the key away."""
-
-    def spoil(folder: Path) -> None:
-        old = json.loads((folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()[number - 1])
-        new = {key: value for key, value in {**old, **changed}.items() if value is not ...}
-        line(number, json.dumps(new))(folder)
-
-    return spoil
-
-
-def only(keep: Callable[[Rollout], object], **changed: Any) -> Spoil:
-    """Keeps some rollouts, with changed fields."""
-
-    def spoil(folder: Path) -> None:
-        kept = [replace(rollout, **changed) for rollout in material.rollouts() if keep(rollout)]
-        write_rollouts(folder / "rollouts.jsonl", kept)
-
-    return spoil
-
-
-def few(refused: int, benign: int) -> Spoil:
-    def spoil(folder: Path) -> None:
-        made = material.rollouts()
-        kept = [r for r in made if r.outcome == "refused"][:refused]
-        kept += [r for r in made if r.outcome == "benign"][:benign]
-        write_rollouts(folder / "rollouts.jsonl", kept)
-
-    return spoil
-
-
-def probe(**changed: Any) -> Spoil:
-    def spoil(folder: Path) -> None:
-        replace(LinearProbe.load(folder / "probe.safetensors"), **changed).save(folder / "probe.safetensors")
-
-    return spoil
-
-
-def truncated(name: str) -> Spoil:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
-
-
-def tensors(weight: torch.Tensor, **metadata: str) -> Spoil:
-    held = {"weight": weight, "bias": torch.tensor(0.0)}
-    return lambda folder: save_file(held, folder / "probe.safetensors", metadata or None)
-
-
-COMMANDS = {"fit": FIT, "sweep": SWEEP, "score": SCORE, "cliff": CLIFF, "rollout": ROLLOUT}
-READERS = {name: COMMANDS[name] for name in ("fit", "sweep", "score", "cliff")}
+READERS = {name: COMMANDS[name] for name in ("fit", "sweep", "score", "cliff", "rank")}
 ALL_MODELS = {**COMMANDS, "inspect": "inspect --model {tiny}"}
-PROBE = {"format": "cliffscope.probe", "version": "1", "method": "logistic"}
 WORDS = "word " * 200
 
 CASES = [
@@ -217,7 +134,7 @@ CASES = [
     # Probes.
     *(
         case
-        for name in ("score", "cliff")
+        for name in ("score", "cliff", "rank")
         for case in (
             Case(f"{name}: no probe", COMMANDS[name].replace("probe.saf", "no.saf"), ["no.safetensors: no such file"]),
             Case(
@@ -471,7 +388,6 @@ CASES = [
     Case("out of unknown making", ROLLOUT, ["out.jsonl: is there already", "--restart"], text("out.jsonl", "mine\n")),
 ]
 
-# Typer words these itself: more lines, but the same exit code and nothing written.
 USAGE = [
     "inspect",
     "inspect --model {tiny} --modle x",
@@ -494,86 +410,14 @@ USAGE = [
 ]
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str, str]:
-    """The good checkpoint and bad ones, by name."""
-    root = tmp_path_factory.mktemp("models")
-    material.checkpoint(root / "short", n_ctx=32)
-    material.checkpoint(root / "deeper", n_layers=5)
-    material.checkpoint(root / "untemplated", style="none")
-    material.with_nan(checkpoint, root / "nan")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    unmapped = transformers.HeliumConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-    )
-    material.save(transformers.HeliumForCausalLM(unmapped), tokenizer, root / "unmapped")
-
-    def spoiled(name: str, spoil: Spoil) -> None:
-        folder = root / name
-        folder.mkdir()
-        for file in checkpoint.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        spoil(folder)
-
-    def config(**changed: object) -> Spoil:
-        def spoil(folder: Path) -> None:
-            old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            (folder / "config.json").write_text(json.dumps({**old, **changed}), encoding="utf-8")
-
-        return spoil
-
-    def pickled(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        torch.save({"a": torch.ones(2)}, folder / "pytorch_model.bin")
-
-    spoiled("weightless", lambda folder: (folder / "model.safetensors").unlink())
-    spoiled("torn", truncated("model.safetensors"))
-    spoiled("pickled", pickled)
-    spoiled("misfit", config(hidden_size=64))
-    spoiled("misconfigured", text("config.json", "{"))
-    spoiled("mute", lambda folder: [file.unlink() for file in folder.glob("tokenizer*")])
-    spoiled("foreign", config(model_type="never-heard-of", architectures=["NeverForCausalLM"]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return {"tiny": str(checkpoint), "port": str(port), **{path.name: str(path) for path in root.iterdir()}}
-
-
-@pytest.fixture
-def folder(tmp_path: Path, data: Path) -> Path:
-    """A working folder with good files."""
-    for name in ("rollouts.jsonl", "prompts.csv", "probe.safetensors"):
-        (tmp_path / name).write_bytes((data / name).read_bytes())
-    return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder, hidden files and all."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def arguments(command: str, models: dict[str, str]) -> list[str]:
-    return shlex.split(command.format(**models), comments=True)
-
-
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_bad_input(case: Case, forks: Forks, models: dict[str, str], folder: Path) -> None:
-    case.spoil(folder)
-    before = contents(folder)
-    done = forks.run(*arguments(case.command, models), cwd=folder, file_size=case.file_size)
-    said = refusal(done)
-    for piece in case.says:
-        assert piece in said, (piece, said)
-    assert contents(folder) == before
+    case.check(forks, models, folder)
 
 
 @pytest.mark.parametrize("command", USAGE)
 def test_usage(command: str, forks: Forks, models: dict[str, str], folder: Path) -> None:
-    before = contents(folder)
-    done = forks.run(*arguments(command, models), cwd=folder)
-    assert done.code == 2 and done.stdout == "" and "Traceback" not in done.stderr
-    assert "--help" in done.stderr
-    assert contents(folder) == before
+    check_usage(command, forks, models, folder)
 
 
 def test_a_case_name_is_used_once() -> None:
