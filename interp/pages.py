@@ -1,6 +1,6 @@
 """A page for figures: one self-contained HTML file that opens from disk, with nothing loaded from a network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,16 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def page(title: str, text: str, figures: "Mapping[str, go.Figure]") -> str:
-    """Figures below some text. Equal input gives equal bytes.
+def page(
+    title: str, text: str, figures: "Mapping[str, go.Figure]", tables: Sequence[Sequence[Sequence[str]]] = ()
+) -> str:
+    """Figures and tables below some text. Equal input gives equal bytes.
 
     Args:
         title: Of the window.
         text: Plain text; each line becomes a paragraph, and nothing in it is markup.
         figures: By element id: without one, plotly would draw a random id for every file.
+        tables: Rows of cells, the first row the head and the first column names; nothing in them is markup.
     """
     plots = [
         figure.to_html(include_plotlyjs=number == 0, full_html=False, div_id=name)
@@ -26,5 +29,23 @@ def page(title: str, text: str, figures: "Mapping[str, go.Figure]") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title></head>"
         '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
-        f"{paragraphs}{''.join(plots)}</body></html>\n"
+        f"{paragraphs}{''.join(plots)}{''.join(map(_table, tables))}</body></html>\n"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines and no fills, so that it shows on any background; scrolls by itself where it is too wide."""
+    style = "padding: 0.25rem 0.5rem; text-align: {}; border-bottom: 1px solid #8886; vertical-align: top"
+    lines = []
+    for number, row in enumerate(rows):
+        cells = []
+        for column, cell in enumerate(row):
+            scope = "col" if number == 0 else "row"
+            kind = f'th scope="{scope}"' if number == 0 or column == 0 else "td"
+            look = style.format("right" if column else "left")
+            cells.append(f'<{kind} style="{look}">{escape(cell)}</{kind.split()[0]}>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        '<div style="overflow-x: auto"><table style="border-collapse: collapse; margin: 1rem 0; font-size: 0.9em; '
+        f'font-variant-numeric: tabular-nums">{"".join(lines)}</table></div>'
     )

@@ -2,7 +2,7 @@
 
 The drift is the Kullback–Leibler divergence KL(unchanged ‖ changed) of the next-token distributions over the first
 tokens of the unchanged model's own answers to benign prompts, in nats a token: how far the model moved where it should
-not have moved at all.
+not have moved at all. The change may be interventions on one model, or training: then there are two models.
 """
 
 import warnings
@@ -117,6 +117,7 @@ def drift(
     benign: Sequence[Rollout],
     interventions: Sequence[Intervention],
     *,
+    base: "HookedModel | None" = None,
     n_tokens: int = DRIFT_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Float[np.ndarray, " rollout"]:
@@ -126,14 +127,16 @@ def drift(
         model: The model.
         benign: Rollouts of the unchanged model; those without an edge or response are left out.
         interventions: The change.
+        base: The unchanged model, with the same tokens, where it is not `model` without the interventions.
         n_tokens: Most tokens of each answer.
         batch_tokens: Token budget of a batch.
 
     Raises:
         CliffscopeError: If no rollout has an edge and a response.
     """
+    base = base or model
     groups: dict[int, list[Transcript]] = {}
-    for transcript in model.transcripts().build_all(benign):
+    for transcript in base.transcripts().build_all(benign):
         start, stop = transcript.segments.get("response", (0, 0))
         if "close" in transcript.segments and stop > start:
             # A token is predicted at the one before it, so the first response token is predicted at the edge.
@@ -143,12 +146,13 @@ def drift(
     found = [
         part
         for length, group in sorted(groups.items())
-        for part in _drift_of_group(model, group, length, interventions, batch_tokens)
+        for part in _drift_of_group(base, model, group, length, interventions, batch_tokens)
     ]
     return torch.cat(found).numpy()
 
 
 def _drift_of_group(
+    base: "HookedModel",
     model: "HookedModel",
     transcripts: Sequence[Transcript],
     length: int,
@@ -161,7 +165,7 @@ def _drift_of_group(
     found = []
     for first in range(0, len(transcripts), step):
         part = transcripts[first : first + step]
-        before = model.logits(part, positions, batch_tokens=batch_tokens).log_softmax(-1)
+        before = base.logits(part, positions, batch_tokens=batch_tokens).log_softmax(-1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NothingChangedWarning)
             with model.intervene(*interventions):

@@ -6,7 +6,9 @@ import warnings
 import typer
 
 from interp.cli.cliff import cliff
+from interp.cli.compare import compare
 from interp.cli.demo import demo
+from interp.cli.evaluate import evaluate
 from interp.cli.heads import app as heads
 from interp.cli.inspect import inspect
 from interp.cli.judge import app as judge
@@ -37,6 +39,8 @@ app.add_typer(heads)
 app.add_typer(mask)
 app.command()(select)
 app.command()(repair)
+app.command()(evaluate)
+app.command()(compare)
 app.add_typer(organism)
 
 

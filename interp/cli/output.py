@@ -12,9 +12,15 @@ _GAP = "  "
 
 
 def emit(
-    payload: Mapping[str, Any], *, as_json: bool, title: str, rows: Iterable[Sequence[object]], note: str = ""
+    payload: Mapping[str, Any],
+    *,
+    as_json: bool,
+    title: str,
+    rows: Iterable[Sequence[object]],
+    below: Iterable[Sequence[object]] = (),
+    note: str = "",
 ) -> None:
-    """Prints the payload as one JSON object, or the rows as a table with sentences below.
+    """Prints the payload as one JSON object, or the rows as a table, then those of another below, then sentences.
 
     Lines are wrapped on a terminal only: what is piped keeps one line a row.
     """
@@ -22,7 +28,10 @@ def emit(
         _print(json.dumps(plain(payload)))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = [title, *table([[show(cell) for cell in row] for row in rows], width)]
+    lines = [title]
+    for grid in (rows, below):
+        shown = table([[show(cell) for cell in row] for row in grid], width)
+        lines += ["", *shown] if grid is below and shown else shown
     for paragraph in note.splitlines():
         lines += wrap(paragraph, width)
     _print("\n".join(lines))

@@ -1,0 +1,178 @@
+"""`cliffscope evaluate`: what a model does with harmful and harmless prompts, and what a change to it costs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.judge import Form, Kind
+from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Seed
+from interp.errors import CliffscopeError
+
+if TYPE_CHECKING:
+    from interp.judges import JudgeOptions
+    from interp.models.hooked_model import HookedModel
+    from interp.rollouts.prompts import PromptSet
+    from interventions.masks import HeadMask
+    from selection.evaluation import Evaluation
+
+
+def evaluate(
+    model: Model,
+    prompts: Annotated[str, typer.Option("--prompts", help="Harmful prompts: a file, or a dataset id on the hub.")],
+    benign: Annotated[str, typer.Option("--benign", help="Benign prompts.")],
+    out: Annotated[Path, typer.Option("--out", help="The JSON file to write; rollouts go beside it: OUT.rollouts.")],
+    traps: Annotated[
+        str | None, typer.Option("--traps", help="Harmless questions with harmful words, counted apart.")
+    ] = None,
+    mask: Mask = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="What the model was made from, for KL and perplexity; else itself without --mask."),
+    ] = None,
+    judge: Annotated[Kind, typer.Option("--judge", help="How to judge.")] = Kind.KEYWORD,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            "--judge-model", help="The classifier, or the model to read the refusal logit of; the name on a server."
+        ),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="llm: an OpenAI-compatible server.")] = None,
+    form: Annotated[Form | None, typer.Option("--form", help="classifier: llama-guard if not given.")] = None,
+    template: Annotated[
+        Path | None, typer.Option("--template", help="llm: your rubric; classifier: the text a harmbench one is asked.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="classifier: the template is the whole input, with its own marks of roles.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="llm: keeps what is judged; in OUT.rollouts if not given.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="llm: most requests of this run.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="llm: most tokens of this run, as the server counts them.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0.001, help="llm: seconds to wait for one answer.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="llm: requests at once.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")] = 512,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many of each file.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="A short name for tables and pictures.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")] = 64,
+    batch_tokens: BatchTokens = 8192,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answers and judges prompts, and measures what a mask or a training cost; run again, it goes on where it was.
+
+    Rates come with Wilson intervals, by set and category, and every prompt's outcome is in the file, so that
+    evaluations on the same prompts and with the same seed are compared pair by pair. A classifier judges the harmful
+    prompts only: over-refusal is judged by keywords then.
+
+    Example: cliffscope evaluate --model organism:cliff --mask mask.safetensors --prompts harmful.csv
+    --benign benign.jsonl --judge keyword --out eval-mask.json
+    """
+    from interp.cli.session import require_writable
+    from interp.judges import JudgeOptions
+    from interp.rollouts.prompts import load_prompts
+
+    if label is not None and not label.strip():
+        raise CliffscopeError("--label is blank; give a short name, or leave it out.")
+    folder = out.with_name(f"{out.name}.rollouts")
+    judging = JudgeOptions(
+        kind=judge.value,
+        model=judge_model,
+        form=None if form is None else form.value,
+        template=template,
+        raw=raw,
+        benign="keyword" if judge is Kind.CLASSIFIER else None,
+        endpoint=endpoint,
+        cache=folder / "judgements.jsonl" if judge is Kind.LLM and cache is None else cache,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
+        timeout=timeout,
+        concurrency=concurrency,
+    )
+    named = {"harmful": prompts, "benign": benign} | ({} if traps is None else {"traps": traps})
+    sets = {name: load_prompts(source, limit=limit) for name, source in named.items()}
+    require_writable(out, folder / "harmful.jsonl", inputs=(mask, *map(Path, named.values())))
+    from selection.evaluation.subject import EvaluationOptions
+
+    options = EvaluationOptions(seed, temperature, max_new_tokens, batch_size, batch_tokens)
+    made = _evaluate(sets, judging, options, model, base, mask, out, device, dtype, label=label, restart=restart)
+    _report(made, out, as_json)
+
+
+def _evaluate(
+    sets: "dict[str, PromptSet]",
+    judging: "JudgeOptions",
+    options: Any,
+    model: str,
+    base: str | None,
+    mask: Path | None,
+    out: Path,
+    device: str,
+    dtype: str,
+    **more: Any,
+) -> "Evaluation":
+    from interp.cli.session import open_model
+    from interp.judges import make_judge
+    from selection.evaluation import evaluate
+
+    loaded = None if mask is None else _load_mask(mask)
+    hooked = open_model(model, device, dtype)
+    facts: dict[str, Any] = {}
+    interventions = {}
+    if mask is not None and loaded is not None:
+        name, facts = _describe(mask, loaded, hooked)
+        interventions[name] = loaded
+    return evaluate(
+        hooked,
+        sets["harmful"],
+        sets["benign"],
+        out,
+        traps=sets.get("traps"),
+        judge=make_judge(judging, hooked, device=device, dtype=dtype),
+        interventions=interventions,
+        base=None if base is None else open_model(base, device, dtype),
+        options=options,
+        facts=facts,
+        **more,
+    )
+
+
+def _load_mask(path: Path) -> "HeadMask":
+    from interventions.masks import HeadMask
+
+    return HeadMask.load(path)
+
+
+def _describe(path: Path, mask: "HeadMask", model: "HookedModel") -> tuple[str, dict[str, Any]]:
+    """A name that tells which mask it is, and what to put down of it; refuses a mask for another model."""
+    import hashlib
+
+    from interp.cli.session import about
+
+    with about(path):
+        mask.changes(model)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    summary = mask.summary()
+    return f"mask {digest[:8]}", {
+        "mask": {"sha256": digest, **{key: summary[key] for key in ("heads", "scale", "renormalize", "method")}}
+    }
+
+
+def _report(made: "Evaluation", out: Path, as_json: bool) -> None:
+    from interp.cli.output import emit
+    from selection.evaluation.tables import cost_sentence, evaluation_rows
+
+    payload = {"out": str(out), **{key: value for key, value in made.payload().items() if key != "outcomes"}}
+    note = f"{cost_sentence(made)}\nJudged by {made.judge}. More is in {out}, rollouts are in {out}.rollouts."
+    if left := sum(made.unjudged.values()):
+        note += f"\n{left} responses have no verdict and count in no rate of outcomes; run again to ask anew."
+    emit(payload, as_json=as_json, title=made.label, rows=evaluation_rows(made), note=note)
