@@ -1,6 +1,7 @@
 """`cliffscope mask`: make, show, check and fold head masks, which training jobs load."""
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,18 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="MASK", help="A head mask.")]
+
+
+class Verify(StrEnum):
+    """What a model must have in common with the one that a mask was made for."""
+
+    FULL = "full"
+    ARCHITECTURE = "architecture"
+
+
+Strictness = Annotated[
+    Verify, typer.Option("--verify", help="architecture takes a model that was trained further since, masked or not.")
+]
 
 
 @app.command()
@@ -80,7 +93,14 @@ def show(mask: File, as_json: Json = False) -> None:
 
 
 @app.command()
-def check(mask: File, model: Model, device: Device = "auto", dtype: DType = "auto", as_json: Json = False) -> None:
+def check(
+    mask: File,
+    model: Model,
+    verify: Strictness = Verify.FULL,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    as_json: Json = False,
+) -> None:
     """Proves a mask on a model: it fits, it is live, and does there what it did where it was made; exit code 2 if not.
 
     Example: cliffscope mask check mask.safetensors --model organism:cliff
@@ -91,7 +111,7 @@ def check(mask: File, model: Model, device: Device = "auto", dtype: DType = "aut
 
     loaded = HeadMask.load(mask)
     hooked = open_model(model, device, dtype)
-    report = loaded.check(hooked)
+    report = loaded.check(hooked, verify.value)
     with about(mask):
         report.require()
     figures = {
@@ -110,6 +130,7 @@ def fold(
     mask: File,
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="The folder to write: new or empty.")],
+    verify: Strictness = Verify.FULL,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
@@ -127,7 +148,7 @@ def fold(
     loaded = HeadMask.load(mask)
     hooked = open_model(model, device, dtype)
     with about(mask):
-        fold_checkpoint(loaded, hooked, out)
+        fold_checkpoint(loaded, hooked, out, verify.value)
     heads = [str(head) for head in loaded.heads]
     payload = {"model": hooked.name, "heads": heads, "out": str(out)}
     rows = [("model", hooked.name), ("heads folded", ", ".join(heads)), ("checkpoint", str(out))]

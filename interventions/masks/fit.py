@@ -68,7 +68,7 @@ def check_fit(mask: "HeadMask", model: HookedModel, *, weights: bool = False) ->
         raise CliffscopeError(
             f"{refusal}: architecture and sizes agree, the output projections of layer "
             f"{', '.join(map(str, mask.layers))} differ; build a mask for this model, or if this is that model trained "
-            'further, say verify="architecture".'
+            'further, say verify="architecture" (--verify architecture).'
         )
 
 

@@ -109,6 +109,6 @@ def _compare(change: Float[Tensor, "number"], expected: Float[Tensor, "number"],
     problem = (
         f"mask: live, but its effect here deviates by {deviation:.3g} from the one stored with it (allowed "
         f"{tolerance:.3g} in {' and '.join(sorted(dtypes))}): other weights, or another mask is attached as well; if "
-        'this is the model trained further, say verify="architecture".'
+        'this is the model trained further, say verify="architecture" (--verify architecture).'
     )
     return MaskReport(True, True, reproduced, deviation, tolerance, () if reproduced else (problem,))
