@@ -185,14 +185,16 @@ def main() -> None:
     print(
         f"{parameters / 1e6:.0f} M parameters, {options.rollouts} rollouts of {options.tokens} tokens, "
         f"{len(benchmark.heads)} heads, {options.device} {options.dtype}, {options.threads} threads, "
-        f"torch {torch.__version__}"
+        f"torch {torch.__version__}",
+        flush=True,
     )
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     logits: dict[str, Tensor] = {}
-    for _ in range(options.runs):
+    for number in range(options.runs):
         for way in WAYS:
             taken, logits[way] = benchmark.run(way)
             seconds[way].append(taken)
+            print(f"run {number + 1} of {options.runs}: {way} {taken:.2f} s", flush=True)
     found: dict[str, dict[str, float]] = {}
     for way in WAYS:
         times = [brute / taken for brute, taken in zip(seconds["brute force"], seconds[way], strict=True)]
