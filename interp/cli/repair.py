@@ -50,7 +50,7 @@ def repair(
     ] = None,
     loss_on: Annotated[
         LossOn, typer.Option("--loss-on", help="What is learnt, with all that follows it.")
-    ] = LossOn.RESPONSE,
+    ] = LossOn.THINKING,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Times that every example is seen.")] = 3,
     learning_rate: Annotated[
         float | None,

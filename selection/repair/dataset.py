@@ -56,7 +56,7 @@ class TrainingTokens:
 def tokenize(
     model: HookedModel,
     examples: Sequence[TrainingExample],
-    loss_on: LossOn = "response",
+    loss_on: LossOn,
     max_length: int | None = None,
     benign: bool = False,
 ) -> list[TrainingTokens]:

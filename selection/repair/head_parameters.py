@@ -99,6 +99,7 @@ class _Read(Exception):
     """z was read; the rest of the forward pass is not needed."""
 
 
+@torch.enable_grad()
 def _owners(model: HookedModel, layer: int, modules: Sequence[Any]) -> list[Int[Tensor, " output"]]:
     """For each output of each module the head whose query it is part of, -1 for keys, values and anything else."""
     generator = torch.Generator().manual_seed(0)
@@ -145,8 +146,7 @@ def _with_random_values(
     handles.append(model.places.output_projection(layer).register_forward_pre_hook(read))
     ids = torch.arange(_TOKENS, device=model.device)[None]
     try:
-        with torch.enable_grad():
-            model.hf(input_ids=ids, use_cache=False)
+        model.hf(input_ids=ids, use_cache=False)
     except _Read:
         pass
     finally:

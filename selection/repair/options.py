@@ -25,6 +25,8 @@ class RepairOptions:
         trainable: `all` parameters; `lora`: low-rank adapters on the linear layers of attention and MLP, merged at the
             end; `heads`: the query rows and output columns of `heads` alone.
         loss_on: What is learnt: `response` with the end of turn; `close` and response; `thinking`, close and response.
+            Where the thinking is the model's own, learning it too holds it in place: without, a model that learns to
+            answer otherwise may also learn to think on without end.
         epochs: Times that every example is seen.
         learning_rate: The highest; `None` takes that of `LEARNING_RATES`.
         warmup: Share of the steps in which the learning rate rises.
@@ -49,7 +51,7 @@ class RepairOptions:
     """
 
     trainable: Trainable = "all"
-    loss_on: LossOn = "response"
+    loss_on: LossOn = "thinking"
     epochs: int = 3
     learning_rate: float | None = None
     warmup: float = 0.1

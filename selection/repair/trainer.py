@@ -126,11 +126,12 @@ def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTC
         max_grad_norm=1.0,
         seed=options.seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=options.checkpoint_every or math.ceil(steps / CHECKPOINTS),
         save_total_limit=2,
         bf16=computes_in_bfloat16(options),
-        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing=options.gradient_checkpointing,  # TRL's own default is True
         use_cpu=on_cpu,
         **(sharding if options.fsdp else {}),
         max_length=None,
