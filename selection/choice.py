@@ -72,8 +72,7 @@ class ChoiceOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise CliffscopeError(f"method {self.method!r}: expected one of {', '.join(METHODS)}.")
+        check_method(self.method)
         budgets = [value for value in (self.fraction, self.count, self.threshold) if value is not None]
         if len(budgets) != 1:
             raise CliffscopeError(f"give one of fraction, count and threshold, found {len(budgets)} of them.")
@@ -96,6 +95,12 @@ class ChoiceOptions:
         if self.fraction is not None:
             return max(1, round(self.fraction * pool))
         return self.count
+
+
+def check_method(method: str) -> None:
+    """Raises `CliffscopeError` if there is no such method."""
+    if method not in METHODS:
+        raise CliffscopeError(f"method {method!r}: expected one of {', '.join(METHODS)}.")
 
 
 @dataclass(frozen=True)

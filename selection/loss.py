@@ -75,6 +75,6 @@ def _losses(model: "HookedModel", transcripts: Sequence[Transcript], spans: Sequ
         logits = forward(model, model.hf, batch, transcripts).logits.float()
     finally:
         handle.remove()
-    targets = take_columns(batch.input_ids, columns)
+    targets = batch.input_ids.gather(1, columns)
     nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
     return ((nll * counts).sum(-1) / counts.sum(-1)).cpu()

@@ -48,7 +48,7 @@ class Targets:
     counts: Mapping[str, int]
 
 
-def check_targets(survey: PoolSurvey, target: Target) -> None:
+def check_targets(survey: PoolSurvey, target: str) -> None:
     """Raises `CliffscopeError` if the pool is to give the targets and does not give one for each example it should."""
     if target not in TARGETS:
         raise CliffscopeError(f"target {target!r}: expected one of {', '.join(TARGETS)}.")

@@ -151,6 +151,7 @@ def select(
     # Before a large model is loaded.
     survey = survey_pool(pool)
     check_targets(survey, options.target)
+    server = _endpoint(endpoint, endpoint_model, max_new_tokens)
     hooked = open_model(model, device, dtype, mask=mask)
     result = selecting.select(
         hooked,
@@ -160,7 +161,7 @@ def select(
         options,
         scores=kept,
         judge=_judge(judge, judge_model, judge_endpoint, out, hooked, device, dtype),
-        endpoint=_endpoint(endpoint, endpoint_model, max_new_tokens),
+        endpoint=server,
         restart=restart,
     )
     _report(result, as_json)
@@ -195,8 +196,11 @@ def _judge(
 def _endpoint(url: str | None, name: str | None, max_tokens: int) -> "Endpoint | None":
     if url is None:
         return None
+    from interp.rollouts.chat_server import ChatServer
     from interp.rollouts.endpoint import Endpoint
 
+    # It is asked last, after hours perhaps.
+    ChatServer(url).require_reachable()
     return Endpoint(url, model=name, max_tokens=max_tokens)
 
 
