@@ -8,6 +8,7 @@ Steps (Yin et al. 2025, arXiv 2510.06036):
    refusal logit when it alone is ablated at the edge, by the exact sweep, tested over rollouts with a q below 0.05.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def attribute(
     *,
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
+    advance: Callable[[int], object] = lambda rollouts: None,
 ) -> HeadScores:
     """Heads by their contribution against the probe's direction at the edge of complied rollouts.
 
@@ -51,6 +53,7 @@ def attribute(
         cases: The rollouts.
         seed: Of bootstrap and permutation.
         batch_tokens: Token budget of a batch.
+        advance: Told how many rollouts more are done in the sweep, which takes longest.
 
     Raises:
         CliffscopeError: As `contributions` and `ablation_sweep` do.
@@ -61,7 +64,7 @@ def attribute(
         return HeadScores.nothing("attribution", model, cases.nothing or "no cliff was measured", facts)
     found = contributions(model, probe, cases.complied, batch_tokens=batch_tokens)
     written = found.heads.double().numpy()
-    sweep = ablation_sweep(model, cases.complied, Readouts.of(model), batch_tokens=batch_tokens)
+    sweep = ablation_sweep(model, cases.complied, Readouts.of(model), batch_tokens=batch_tokens, advance=advance)
     effects = sweep.effect(REFUSAL_LOGIT).double().numpy()
     prompts = cases.prompts("complied")
     effect, effect_q = effects.mean(0), benjamini_hochberg(sign_flip_p(effects, clusters=prompts, seed=seed))

@@ -40,7 +40,7 @@ class RankOptions:
         batch_tokens: Token budget of a batch.
 
     Raises:
-        CliffscopeError: If the method, the scope or a position is unknown, or with this gamma nothing would be ablated.
+        CliffscopeError: If the method or a position is unknown, or with this gamma nothing would be ablated.
     """
 
     method: Method = "ablation"
@@ -55,8 +55,6 @@ class RankOptions:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise CliffscopeError(f"method {self.method!r}: expected one of {', '.join(METHODS)}.")
-        if self.scope not in get_args(Scope):
-            raise CliffscopeError(f"scope {self.scope!r}: expected one of {', '.join(get_args(Scope))}.")
         for position in self.positions:
             check_position(position)
         check_gamma(self.gamma)
@@ -84,7 +82,7 @@ def rank_heads(
         probe: A refusal probe of the model.
         cases: The rollouts.
         options: How; see there.
-        advance: Told how many cases more are done.
+        advance: Told how much more is done; `n_steps` tells how much there is.
 
     Raises:
         CliffscopeError: If the probe is not the model's, or as the method does.
@@ -95,12 +93,21 @@ def rank_heads(
     return replace(scores, facts={**scores.facts, "examples": examples})
 
 
+def n_steps(cases: Cases, options: RankOptions) -> int:
+    """How much `rank_heads` has to do: complied rollouts, or pairs of which each is exchanged in both directions."""
+    if cases.nothing is not None:
+        return 0
+    if options.method == "interchange":
+        return 2 * min(options.pairs, len(cases.refused) * len(cases.complied))
+    return len(cases.complied)
+
+
 def _attribution(
     model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
 ) -> HeadScores:
     from circuits.attribution import attribute
 
-    return attribute(model, probe, cases, seed=options.seed, batch_tokens=options.batch_tokens)
+    return attribute(model, probe, cases, seed=options.seed, batch_tokens=options.batch_tokens, advance=advance)
 
 
 def _ablation(

@@ -146,14 +146,15 @@ def _rank(
     """The heads by each method."""
     from circuits.cases import Cases
     from circuits.head_files import write_heads
-    from circuits.rank import RankOptions, rank_heads
+    from circuits.rank import RankOptions, n_steps, rank_heads
     from interp.progress import progress
 
     cases = Cases.of(model, probe, rollouts, seed=seed)
     rankings: dict[str, HeadScores] = {}
     for method in SEARCHES:
-        with progress(f"Heads by {method}", len(cases.complied), "rollouts") as bar:
-            rankings[method] = rank_heads(model, probe, cases, RankOptions(method=method, seed=seed), bar.advance)
+        options = RankOptions(method=method, seed=seed)
+        with progress(f"Heads by {method}", n_steps(cases, options), "steps") as bar:
+            rankings[method] = rank_heads(model, probe, cases, options, bar.advance)
         write_heads(rankings[method], out / f"heads-{method}.parquet")
     return rankings
 

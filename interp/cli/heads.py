@@ -82,7 +82,7 @@ def rank(
     loaded = read_rollouts(rollouts)
     from circuits.cases import Cases
     from circuits.head_files import write_heads
-    from circuits.rank import RankOptions, rank_heads
+    from circuits.rank import RankOptions, n_steps, rank_heads
     from interp.cli.session import about, require_writable
     from interp.progress import progress
 
@@ -100,7 +100,7 @@ def rank(
     hooked, fitted = _open(model, probe, mask, device, dtype)
     with about(rollouts):
         cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
-        with progress("Scoring", len(cases.complied), "rollouts") as bar:
+        with progress("Scoring", n_steps(cases, options), "steps") as bar:
             scores = rank_heads(hooked, fitted, cases, options, bar.advance)
     write_heads(scores, out)
     report_rank(scores, cases, out, as_json)
