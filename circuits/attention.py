@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuits.cases import cut_at_edge
 from interp.errors import CliffscopeError
 from interp.palette import INK, band
 from interp.transcripts import Transcript
@@ -51,7 +50,7 @@ def edge_attention(
     """
     model.require_eval()
     layers = sorted({head.layer for head in check_heads(heads, model)})
-    cut = cut_at_edge(transcript)
+    cut = transcript.until_edge()
     rows: Weights = {}
     with contextlib.ExitStack() as stack:
         for layer in layers:

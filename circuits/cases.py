@@ -6,7 +6,7 @@ compared with. Everything is read at the edge, and under causal attention what f
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,21 +116,10 @@ def _draw(
         elif "close" not in transcript.segments or "thinking" not in transcript.segments:
             skipped["thinking or close without a token of its own"] += 1
         else:
-            chosen[outcome][index] = cut_at_edge(transcript)
+            chosen[outcome][index] = transcript.until_edge()
     drawn = {name: tuple(rollouts[index] for index in sorted(mine)) for name, mine in chosen.items()}
     cut = {name: tuple(mine[index] for index in sorted(mine)) for name, mine in chosen.items()}
     return drawn, cut, dict(skipped)
-
-
-def cut_at_edge(transcript: Transcript) -> Transcript:
-    """A transcript without what follows its edge. Raises `CliffscopeError` if it has no edge."""
-    stop = transcript.edge + 1
-    return replace(
-        transcript,
-        input_ids=transcript.input_ids[:stop],
-        tokens=transcript.tokens[:stop],
-        labels=transcript.labels[:stop],
-    )
 
 
 def to_explain(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from circuits.ablation import Scope, ablation, ablation_sweep
 from circuits.ablation_scores import refused_logits
-from circuits.cases import Cases, cut_at_edge, to_explain
+from circuits.cases import Cases, to_explain
 from circuits.gradient_pass import Pass, edge_pass, whole_pass, without_parameter_gradients
 from circuits.head_scores import MAX_Q, MIN_SHARE, HeadScores
 from circuits.sweeps.effects import Replace, SweepEffects
@@ -83,7 +83,7 @@ def gradient_effects(
     prepare = {"all": whole_pass, "from-edge": edge_pass}.get(scope)
     if prepare is None:
         raise CliffscopeError(f"scope {scope!r}: expected all or from-edge.")
-    cut = [cut_at_edge(transcript) for transcript in transcripts]
+    cut = [transcript.until_edge() for transcript in transcripts]
     texts = [transcript.input_ids for transcript in cut]
     base = torch.zeros(len(texts), len(readouts.names))
     effects = torch.zeros(len(texts), model.n_layers, model.n_heads, len(readouts.names))

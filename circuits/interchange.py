@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.cases import Cases, cut_at_edge, to_explain
+from circuits.cases import Cases, to_explain
 from circuits.head_scores import MAX_Q, HeadScores
 from circuits.pairs import N_PAIRS, by_rollout, choose_pairs
 from circuits.sweeps.effects import SweepEffects
@@ -65,8 +65,8 @@ def interchange(
     sources = list(dict.fromkeys(donors))
     row_of = {source: row for row, source in enumerate(sources)}
     sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.n_layers)]
-    values = model.capture([cut_at_edge(source) for source in sources], sites, positions, batch_tokens=batch_tokens)
-    cut = [cut_at_edge(recipient) for recipient in recipients]
+    values = model.capture([source.until_edge() for source in sources], sites, positions, batch_tokens=batch_tokens)
+    cut = [recipient.until_edge() for recipient in recipients]
     index = token_indices(cut, positions)
     start = index.amin(1)
 

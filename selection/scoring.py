@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from circuits.cases import cut_at_edge
 from interp.errors import CliffscopeError
 from interp.judges import Judge, KeywordJudge, judged
 from interp.judges.useless import is_useless
@@ -227,7 +226,7 @@ class Scorer:
         self, rollouts: Sequence[Rollout], transcripts: dict[int, Transcript], scorable: Sequence[int]
     ) -> dict[int, dict[str, Any]]:
         # What follows the edge cannot matter to what is read up to it.
-        cut = [cut_at_edge(transcripts[index]) for index in scorable]
+        cut = [transcripts[index].until_edge() for index in scorable]
         measured: dict[int, dict[str, Any]] = {}
         for row, trajectory in score_trajectories(self.model, self.probe, cut, batch_tokens=self.batch_tokens):
             index = scorable[row]

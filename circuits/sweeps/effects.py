@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.cases import cut_at_edge
 from circuits.sweeps.readouts import Readouts
 from interp.errors import CliffscopeError
 from interventions.heads import Head, check_heads
@@ -79,7 +78,7 @@ class Sweep:
         model.require_eval()
         self.model = model
         self.readouts = readouts
-        self.transcripts = [cut_at_edge(transcript) for transcript in transcripts]
+        self.transcripts = [transcript.until_edge() for transcript in transcripts]
         every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
         self._asked = every if heads is None else list(check_heads(heads, model))
         self._reached = [readouts.reached(model, layer) for layer in range(model.n_layers)]

@@ -9,7 +9,7 @@ the edge: the first answer token is predicted from there.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
 from types import MappingProxyType
@@ -111,6 +111,17 @@ class Transcript:
     def position(self, position: str | int) -> int:
         """The token index of a named position; see `interp.transcripts.positions.locate`, also for what it raises."""
         return locate(self, position)
+
+    def until_edge(self) -> "Transcript":
+        """This transcript without what follows its edge, which under causal attention cannot matter to it.
+
+        Raises:
+            CliffscopeError: If the thinking is absent or unclosed.
+        """
+        stop = self.edge + 1
+        if stop == len(self):
+            return self
+        return replace(self, input_ids=self.input_ids[:stop], tokens=self.tokens[:stop], labels=self.labels[:stop])
 
     def indices(self, segment: str) -> Sequence[int]:
         """The token indices of a segment, in order."""

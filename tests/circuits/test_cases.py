@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.cases import Cases, cut_at_edge, to_explain
+from circuits.cases import Cases, to_explain
 from interp.errors import CliffscopeError
 from interp.transcripts.positions import EDGE
 from tests.circuits.material import organism, organism_probe, organism_rollouts
@@ -32,7 +32,7 @@ def test_what_is_cut_off_does_not_matter_at_the_edge() -> None:
     model = organism("cliff")
     whole = model.transcripts().build_all(organism_rollouts("cliff")[:4])
     site = "blocks.5.hook_resid_post"
-    values = [model.capture(t, [site], [EDGE])[site] for t in (whole, [cut_at_edge(t) for t in whole])]
+    values = [model.capture(t, [site], [EDGE])[site] for t in (whole, [t.until_edge() for t in whole])]
     torch.testing.assert_close(values[0], values[1], atol=1e-4, rtol=1e-4)
 
 

@@ -374,3 +374,15 @@ def test_bare_ids() -> None:
     assert transcript.input_ids == (5, 6, 7)
     assert transcript.position(-1) == transcript.position("post_inst") == 2
     assert transcript.segments == {}
+
+
+def test_until_edge_leaves_out_what_follows_the_edge() -> None:
+    builder = TranscriptBuilder(make("r1", "byte_level"))
+    whole = builder.build(Rollout("a", "How?", "So I help.", "Sure! Like this."))
+    cut = whole.until_edge()
+    assert (cut.edge, len(cut)) == (whole.edge, whole.edge + 1)
+    assert cut.input_ids == whole.input_ids[: len(cut)] and cut.prompt_length == whole.prompt_length
+    assert "response" not in cut.segments and cut.segments["close"] == whole.segments["close"]
+    assert cut.until_edge() is cut
+    with pytest.raises(CliffscopeError, match="never closed"):
+        builder.build(Rollout("b", "How?", "So I", None)).until_edge()
