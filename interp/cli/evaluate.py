@@ -10,9 +10,7 @@ from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Se
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
-    from interp.judges import JudgeOptions
     from interp.models.hooked_model import HookedModel
-    from interp.rollouts.prompts import PromptSet
     from interventions.masks import HeadMask
     from selection.evaluation import Evaluation
 
@@ -77,13 +75,13 @@ def evaluate(
     Example: cliffscope evaluate --model organism:cliff --mask mask.safetensors --prompts harmful.csv
     --benign benign.jsonl --judge keyword --out eval-mask.json
     """
-    from interp.cli.session import require_writable
     from interp.judges import JudgeOptions
     from interp.rollouts.prompts import load_prompts
+    from selection.evaluation import rollouts_folder
 
     if label is not None and not label.strip():
         raise CliffscopeError("--label is blank; give a short name, or leave it out.")
-    folder = out.with_name(f"{out.name}.rollouts")
+    folder = rollouts_folder(out)
     judging = JudgeOptions(
         kind=judge.value,
         model=judge_model,
@@ -100,79 +98,51 @@ def evaluate(
     )
     named = {"harmful": prompts, "benign": benign} | ({} if traps is None else {"traps": traps})
     sets = {name: load_prompts(source, limit=limit) for name, source in named.items()}
-    require_writable(out, folder / "harmful.jsonl", inputs=(mask, *map(Path, named.values())))
-    from selection.evaluation.subject import EvaluationOptions
-
-    options = EvaluationOptions(seed, temperature, max_new_tokens, batch_size, batch_tokens)
-    made = _evaluate(sets, judging, options, model, base, mask, out, device, dtype, label=label, restart=restart)
-    _report(made, out, as_json)
-
-
-def _evaluate(
-    sets: "dict[str, PromptSet]",
-    judging: "JudgeOptions",
-    options: Any,
-    model: str,
-    base: str | None,
-    mask: Path | None,
-    out: Path,
-    device: str,
-    dtype: str,
-    **more: Any,
-) -> "Evaluation":
-    from interp.cli.session import open_model
+    from interp.cli.session import open_model, require_writable
     from interp.judges import make_judge
-    from selection.evaluation import evaluate
+    from interventions.masks import HeadMask
+    from selection.evaluation import EvaluationOptions
+    from selection.evaluation import evaluate as evaluate_model
 
-    loaded = None if mask is None else _load_mask(mask)
+    require_writable(out, folder / "harmful.jsonl", inputs=(mask, *map(Path, named.values())))
+    loaded = None if mask is None else HeadMask.load(mask)
     hooked = open_model(model, device, dtype)
-    facts: dict[str, Any] = {}
-    interventions = {}
-    if mask is not None and loaded is not None:
-        name, facts = _describe(mask, loaded, hooked)
-        interventions[name] = loaded
-    return evaluate(
+    interventions, facts = ({}, {}) if mask is None or loaded is None else _in_force(mask, loaded, hooked)
+    made = evaluate_model(
         hooked,
-        sets["harmful"],
-        sets["benign"],
-        out,
-        traps=sets.get("traps"),
+        out=out,
+        **sets,
         judge=make_judge(judging, hooked, device=device, dtype=dtype),
         interventions=interventions,
         base=None if base is None else open_model(base, device, dtype),
-        options=options,
+        options=EvaluationOptions(seed, temperature, max_new_tokens, batch_size, batch_tokens),
+        label=label,
         facts=facts,
-        **more,
+        restart=restart,
     )
+    _report(made, out, as_json)
 
 
-def _load_mask(path: Path) -> "HeadMask":
-    from interventions.masks import HeadMask
-
-    return HeadMask.load(path)
-
-
-def _describe(path: Path, mask: "HeadMask", model: "HookedModel") -> tuple[str, dict[str, Any]]:
-    """A name that tells which mask it is, and what to put down of it; refuses a mask for another model."""
+def _in_force(path: Path, mask: "HeadMask", model: "HookedModel") -> "tuple[dict[str, HeadMask], dict[str, Any]]":
+    """The mask by a name that tells which it is, and what to put down of it; refuses one for another model."""
     import hashlib
 
     from interp.cli.session import about
 
     with about(path):
         mask.changes(model)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    summary = mask.summary()
-    return f"mask {digest[:8]}", {
-        "mask": {"sha256": digest, **{key: summary[key] for key in ("heads", "scale", "renormalize", "method")}}
-    }
+    digest, summary = hashlib.sha256(path.read_bytes()).hexdigest(), mask.summary()
+    told = {key: summary[key] for key in ("heads", "scale", "renormalize", "method")}
+    return {f"mask {digest[:8]}": mask}, {"mask": {"sha256": digest, **told}}
 
 
 def _report(made: "Evaluation", out: Path, as_json: bool) -> None:
     from interp.cli.output import emit
+    from selection.evaluation import rollouts_folder
     from selection.evaluation.tables import cost_sentence, evaluation_rows
 
     payload = {"out": str(out), **{key: value for key, value in made.payload().items() if key != "outcomes"}}
-    note = f"{cost_sentence(made)}\nJudged by {made.judge}. More is in {out}, rollouts are in {out}.rollouts."
+    note = f"{cost_sentence(made)}\nJudged by {made.judge}. More is in {out}, rollouts are in {rollouts_folder(out)}."
     if left := sum(made.unjudged.values()):
         note += f"\n{left} responses have no verdict and count in no rate of outcomes; run again to ask anew."
     emit(payload, as_json=as_json, title=made.label, rows=evaluation_rows(made), note=note)

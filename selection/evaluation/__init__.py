@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selection.evaluation.comparison import Comparison, compare
     from selection.evaluation.estimate import Estimate
-    from selection.evaluation.evaluation import Evaluation
+    from selection.evaluation.evaluation import Evaluation, rollouts_folder
     from selection.evaluation.outcomes import MEASURES, SETS, Measure, PromptOutcome, Rate
-    from selection.evaluation.run import evaluate, rollouts_folder
+    from selection.evaluation.run import evaluate
     from selection.evaluation.subject import EvaluationOptions
 
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "Rate": "outcomes",
     "compare": "comparison",
     "evaluate": "run",
-    "rollouts_folder": "run",
+    "rollouts_folder": "evaluation",
 }
 
 

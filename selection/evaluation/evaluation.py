@@ -166,6 +166,12 @@ class Evaluation:
         return made
 
 
+def rollouts_folder(out: str | os.PathLike[str]) -> Path:
+    """Where `evaluate` keeps rollouts and verdicts: `eval.json.rollouts` beside `eval.json`."""
+    path = Path(out)
+    return path.parent / f"{path.name}.rollouts"
+
+
 _PLAIN = tuple(f.name for f in fields(Evaluation) if f.name not in ("interventions", "outcomes", "kl", "perplexity"))
 
 

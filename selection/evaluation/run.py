@@ -5,6 +5,7 @@ Beside `eval.json` a folder `eval.json.rollouts` keeps what was generated (`harm
 (`judged-harmful.jsonl`, …). Run again with the same settings, nothing is generated or judged twice.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from interp.rollouts import Rollout
 from interp.rollouts.prompts import PromptSet
 from selection.evaluation.cost import measure_kl, measure_perplexity
 from selection.evaluation.estimate import Estimate
-from selection.evaluation.evaluation import Evaluation
+from selection.evaluation.evaluation import Evaluation, rollouts_folder
 from selection.evaluation.judging import judge_resumably
 from selection.evaluation.outcomes import PromptOutcome
 from selection.evaluation.subject import EvaluationOptions, Subject, check_same_tokens
@@ -79,16 +80,15 @@ def evaluate(
     planned = _plan(subject, reference, judge, sets, options, label, facts or {})
     finished = None if restart else _finished(path, planned)
     if finished is None:
-        finished = _carry_out(planned, subject, reference, judge, sets, path, options, restart)
+        try:
+            finished = _carry_out(planned, subject, reference, judge, sets, path, options, restart)
+        finally:
+            # Only where it is empty: nothing was finished.
+            with contextlib.suppress(OSError):
+                rollouts_folder(path).rmdir()
     finished = replace(finished, label=planned.label, facts=planned.facts)
     finished.save(path)
     return finished
-
-
-def rollouts_folder(out: str | os.PathLike[str]) -> Path:
-    """Where `evaluate` keeps rollouts and verdicts: `eval.json.rollouts` beside `eval.json`."""
-    path = Path(out)
-    return path.with_name(f"{path.name}.rollouts")
 
 
 def _labelled(prompts: PromptSet, harmful: bool, name: str) -> PromptSet:
