@@ -147,7 +147,7 @@ def select(
     )
     choice = choose(scored.scores, options.choice, target=options.target, prompt_of=scored.prompt)
     pairs = _pairs(survey, scored, choice)
-    answers, answered = _answers(pairs, out, options.target, endpoint)
+    answers, answered = _answers(pairs, out, options.target, endpoint, restart)
     pairs = [pair for pair in pairs if not _needs_answer(pair[0], options.target) or pair[0].id in answers]
     targets = make_targets(pairs, options.target, answers)
     examples = tuple(_selected(targets, choice))
@@ -175,7 +175,7 @@ def _needs_answer(example: PoolExample, target: Target) -> bool:
 
 
 def _answers(
-    pairs: Sequence[tuple[PoolExample, Rollout]], out: Path, target: Target, endpoint: Endpoint | None
+    pairs: Sequence[tuple[PoolExample, Rollout]], out: Path, target: Target, endpoint: Endpoint | None, restart: bool
 ) -> tuple[dict[str, str], dict[str, Any] | None]:
     """The server's answers by id, and what is to be said of them."""
     prompts = tuple(example.as_prompt() for example, _ in pairs if _needs_answer(example, target))
@@ -185,7 +185,8 @@ def _answers(
     digest = hashlib.sha256("\n".join(prompt.id for prompt in prompts).encode()).hexdigest()[:8]
     path = out.with_name(f"{out.name}.answers-{digest}.jsonl")
     with endpoint if endpoint.system is not None else replace(endpoint, system=safe_system_prompt()) as server:
-        result = run(PromptSet(prompts, "pool"), server.generate, path, server.settings, judge=KeywordJudge())
+        asked = PromptSet(prompts, "pool")
+        result = run(asked, server.generate, path, server.settings, judge=KeywordJudge(), restart=restart)
     answers = {
         rollout.id: rollout.response for rollout in result.rollouts if rollout.response and rollout.response.strip()
     }

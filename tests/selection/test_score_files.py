@@ -106,7 +106,7 @@ def test_other_settings_are_refused_and_restart_starts_anew(pool: Path, tmp_path
         score_pool(scorer(), replace(survey, sha256="0"), out)
     assert files(tmp_path) == before
     score_pool(scorer(plateau="max"), survey, out, batch_size=5, restart=True)
-    with pytest.raises(CliffscopeError, match="is there already, made with other settings .settings.plateau is 'max'"):
+    with pytest.raises(CliffscopeError, match=r"is there already, made with other settings .settings.plateau is 'max'"):
         score_pool(scorer(), survey, out)
     # A restart that dies is gone on with, although a finished file is there.
     Stops.left = 2

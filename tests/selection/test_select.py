@@ -1,4 +1,4 @@
-"""The whole way from a pool to a file of examples: what it writes, what it says, and what it chooses on the organism."""
+"""The whole way from a pool to a file of examples: what it writes and says, and what it chooses on the organism."""
 
 import hashlib
 import json
@@ -122,7 +122,7 @@ def test_benign_prompts_are_never_taught_to_be_refused(folder: Path, tmp_path: P
 
 
 def test_targets_of_the_pool(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CliffscopeError, match="pool.jsonl: 32 of 64 examples have no target_response"):
+    with pytest.raises(CliffscopeError, match=r"pool.jsonl: 32 of 64 examples have no target_response"):
         run(folder, tmp_path / "s.jsonl", target="pool", scores=tmp_path / "new.jsonl")
     assert not list(tmp_path.iterdir())
     pool = organism_pool(tmp_path / "pool.jsonl", 16, target_response="I'd rather not.", target_thinking="Hm.")
@@ -190,6 +190,12 @@ def test_an_endpoint_gives_safe_answers_once(serve: Serve, folder: Path, tmp_pat
     assert said["model"] == "safe" and (tmp_path / said["file"]).is_file()
     # Asked again, the server is not: what it said is kept.
     assert again().examples == found.examples and len(server.requests) == 8
+    # With other settings it is asked again only when told to.
+    other = {"target": "endpoint", "endpoint": Endpoint(server.url, model="other", concurrency=1)}
+    with pytest.raises(CliffscopeError, match=r"made with other settings .settings.model is"):
+        run(folder, tmp_path / "s.jsonl", **other)
+    scores = tmp_path / "scores.jsonl"
+    assert len(run(folder, tmp_path / "s.jsonl", **other, restart=True, scores=scores).examples) == 8
     with pytest.raises(CliffscopeError, match="target endpoint: give an endpoint"):
         run(folder, tmp_path / "s.jsonl", target="endpoint")
 
