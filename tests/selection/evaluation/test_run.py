@@ -263,7 +263,7 @@ def test_a_base_with_other_tokens_is_refused(model: HookedModel, tmp_path: Path)
     with pytest.raises(CliffscopeError, match=r"vocabularies have \d+ and \d+ tokens"):
         small(model, tmp_path / "e.json", base=other)
     speaking = HookedModel.load("organism:aligned", device="cpu")
-    speaking.tokenizer.chat_template = speaking.tokenizer.chat_template.replace("<|im_start|>", "<|im_end|>")
+    speaking.tokenizer.chat_template = speaking.tokenizer.chat_template.replace("<|assistant|>", "Answer:")
     with pytest.raises(CliffscopeError, match="use the same chat template"):
         small(speaking, tmp_path / "e.json", base=model)
     assert not (tmp_path / "e.json.rollouts").exists()
