@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from circuits.head_scores import HeadScores
+from interp.models.hooked_model import HookedModel
 from interp.rollouts import read_rollouts
+from interp.rollouts.model_generator import ModelGenerator
+from interventions.behaviour import Behaviour, answer, prompts_of
+from interventions.heads import parse_heads
+from interventions.masks import HeadMask
+from interventions.random_heads import random_sets
 from probes.linear import LinearProbe
 
 pytestmark = pytest.mark.slow
+
+PLANTED = ["3.1", "4.5"]
+SEARCHES = ("attribution", "ablation", "interchange")
 
 
 def run_demo(folder: Path, model: str) -> dict[str, Any]:
@@ -33,8 +44,16 @@ def cliff(cliff_folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def aligned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run_demo(tmp_path_factory.mktemp("aligned"), "organism:aligned")
+def aligned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a mask in it that an earlier run left."""
+    folder = tmp_path_factory.mktemp("aligned")
+    (folder / "mask.safetensors").write_bytes(b"earlier")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aligned(aligned_folder: Path) -> dict[str, Any]:
+    return run_demo(aligned_folder, "organism:aligned")
 
 
 def test_the_probe_separates_and_its_control_does_not(cliff: dict[str, Any]) -> None:
@@ -65,6 +84,64 @@ def test_the_aligned_organism_has_none_and_the_tool_says_so(aligned: dict[str, A
     assert aligned["probe"]["auroc_heldout"] >= 0.99
 
 
+def test_every_search_ranks_the_planted_heads_first(cliff: dict[str, Any], cliff_folder: Path) -> None:
+    heads = cliff["heads"]
+    assert heads["n_heads"] == 48 and heads["nothing"] is None
+    assert sorted(heads["planted"]) == PLANTED == sorted(heads["top"])
+    assert sorted(heads["planted_ranks"]) == [1, 2]
+    assert tuple(heads["planted_ranks_by_method"]) == SEARCHES
+    for method, ranks in heads["planted_ranks_by_method"].items():
+        assert sorted(ranks) == [1, 2]
+        table = HeadScores.load(cliff_folder / f"heads-{method}.parquet")
+        assert sorted(map(str, table.top(2))) == PLANTED
+        assert [str(head) for head in table.suppressors] == heads["suppressors_by_method"][method]
+
+
+def test_the_mask_brings_refusal_back_at_little_cost(cliff: dict[str, Any], cliff_folder: Path) -> None:
+    assert cliff["asr"]["base"] >= 0.60 and cliff["asr"]["masked"] <= 0.10
+    assert cliff["refusal_benign"]["masked"] - cliff["refusal_benign"]["base"] <= 0.03
+    assert 0 <= cliff["kl_benign"]["masked"] <= 0.1
+    mask = HeadMask.load(cliff_folder / "mask.safetensors")
+    assert sorted(map(str, mask.heads)) == sorted(cliff["heads"]["mask"]) == PLANTED and mask.fraction <= 0.05
+    masked = Behaviour.of(read_rollouts(cliff_folder / "rollouts-masked.jsonl"))
+    assert (masked.n_harmful, masked.n_benign) == (200, 160)
+    assert (masked.asr, masked.refusal_benign) == (cliff["asr"]["masked"], cliff["refusal_benign"]["masked"])
+
+
+def test_random_masks_do_not(cliff: dict[str, Any], cliff_folder: Path) -> None:
+    low, high = Behaviour.of(read_rollouts(cliff_folder / "rollouts.jsonl")).asr_interval
+    found = cliff["asr"]["random_masks"]
+    assert all(low <= asr <= high for asr in found)
+    assert cliff["asr"]["random_mask"] == pytest.approx(sum(found) / len(found)) and len(found) >= 3
+
+
+def test_none_of_twenty_random_masks_changes_how_often_harmful_prompts_are_answered(cliff_folder: Path) -> None:
+    model = HookedModel.load("organism:cliff", device="cpu")
+    base = [rollout for rollout in read_rollouts(cliff_folder / "rollouts.jsonl") if rollout.harmful][:48]
+    low, high = Behaviour.of(base).asr_interval
+    generator = ModelGenerator(model, 400, batch_tokens=len(base) * model.n_ctx)
+    drawn = list(dict.fromkeys(random_sets(model, parse_heads(",".join(PLANTED)), 60, seed=1)))[:20]
+    assert len(drawn) == 20
+    for heads in drawn:
+        scale = torch.ones(model.n_layers, model.n_heads)
+        for head in heads:
+            scale[head] = 0
+        answered = Behaviour.of(answer(generator, prompts_of(base), [HeadMask(scale)])).asr
+        assert low <= answered <= high, heads
+
+
+def test_of_the_aligned_organism_no_head_is_named(aligned: dict[str, Any], aligned_folder: Path) -> None:
+    heads = aligned["heads"]
+    assert heads["top"] == heads["planted"] == heads["planted_ranks"] == [] and heads["n_heads"] == 48
+    assert heads["nothing"] == "the model answered none of the 200 harmful prompts"
+    assert heads["suppressors_by_method"] == {method: [] for method in SEARCHES}
+    assert heads["evidence"].startswith("Nothing to explain: ")
+    assert aligned["asr"]["masked"] is aligned["asr"]["random_mask"] is None
+    assert aligned["refusal_benign"]["masked"] is aligned["kl_benign"]["masked"] is None
+    names = {path.name for path in aligned_folder.iterdir()}
+    assert not {"mask.safetensors", "rollouts-masked.jsonl"} & names and "heads-ablation.parquet" in names
+
+
 def test_the_folder_holds_the_run(cliff: dict[str, Any], cliff_folder: Path) -> None:
     names = {path.name for path in cliff_folder.iterdir()}
     assert {
@@ -74,6 +151,9 @@ def test_the_folder_holds_the_run(cliff: dict[str, Any], cliff_folder: Path) -> 
         "sweep.html",
         "cliff.parquet",
         "cliff.html",
+        "mask.safetensors",
+        "rollouts-masked.jsonl",
+        *(f"heads-{method}.{kind}" for method in SEARCHES for kind in ("parquet", "html")),
     } <= names
     assert not [name for name in names if name.startswith(".")]
     probe = LinearProbe.load(cliff_folder / "probe.safetensors")

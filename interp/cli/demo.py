@@ -25,14 +25,16 @@ SEARCHES: tuple["Method", ...] = ("attribution", "ablation", "interchange")
 MASK_FRACTION = 0.05
 """Most heads in the mask, as a share of all."""
 N_RANDOM_MASKS = 3
+MASK = "mask.safetensors"
+MASKED_ROLLOUTS = "rollouts-masked.jsonl"
 FILES = (
     "rollouts.jsonl",
     "probe.safetensors",
     "sweep.parquet",
     "cliff.parquet",
     *(f"heads-{method}.parquet" for method in SEARCHES),
-    "mask.safetensors",
-    "rollouts-masked.jsonl",
+    MASK,
+    MASKED_ROLLOUTS,
     "summary.json",
 )
 
@@ -197,6 +199,8 @@ def _mask(
         summary["asr"] |= {"masked": None, "random_mask": None}
         summary["refusal_benign"]["masked"] = None
         summary["kl_benign"] = {"masked": None}
+        for name in (MASK, MASKED_ROLLOUTS):
+            (out / name).unlink(missing_ok=True)  # of an earlier run in this folder
         return
     from circuits.mask import build_mask
     from interp.rollouts import write_rollouts
@@ -207,10 +211,10 @@ def _mask(
 
     chosen = scores.suppressors[: max(1, int(MASK_FRACTION * len(scores.table)))]
     mask = build_mask(model, scores, chosen)
-    mask.save(out / "mask.safetensors")
+    mask.save(out / MASK)
     generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
     masked = answer(generator, prompts, [mask])
-    write_rollouts(out / "rollouts-masked.jsonl", masked)
+    write_rollouts(out / MASKED_ROLLOUTS, masked)
     harmful = [prompt for prompt in prompts if prompt.harmful]
     controls = [
         Behaviour.of(answer(generator, harmful, [ScaleHeads(heads)])).asr

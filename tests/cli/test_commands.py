@@ -16,8 +16,10 @@ import torch
 import transformers
 from sklearn.metrics import roc_auc_score
 
+from circuits.head_scores import HeadScores
 from interp.models.hooked_model import HookedModel
 from interp.rollouts import Rollout, read_rollouts
+from interventions.masks import HeadMask
 from probes.examples import Examples
 from probes.linear import LinearProbe
 from probes.model_sweep import sweep_model
@@ -364,7 +366,13 @@ def test_demo(forks: Forks, tmp_path: Path) -> None:
     assert {"plateau_complied", "edge_complied", "plateau_refused", "edge_refused", "mean", "ci95"} <= set(
         found["cliff"]
     )
-    for name in ("sweep.html", "cliff.html"):
+    scores, mask = HeadScores.load(out / "heads-ablation.parquet"), HeadMask.load(out / "mask.safetensors")
+    assert found["heads"]["top"] == [str(head) for head in scores.suppressors]
+    assert found["heads"]["mask"] == [str(head) for head in scores.suppressors[:2]] == mask.facts["ranked"]
+    masked = read_rollouts(out / "rollouts-masked.jsonl")
+    assert found["asr"]["masked"] == sum(r.outcome == "complied" for r in masked) / 48
+    assert found["refusal_benign"]["masked"] == sum(r.outcome == "benign_refused" for r in masked) / 48
+    for name in ("sweep.html", "cliff.html", "heads-attribution.html"):
         assert (out / name).stat().st_size > 1000
 
 
