@@ -43,7 +43,8 @@ class RepairOptions:
         precision: `auto` computes in bfloat16 on an accelerator that has it, else in float32; `bfloat16` on a CPU, too.
             Weights are float32 while they are trained, and are written in the precision of the model's checkpoint.
         gradient_checkpointing: Less memory for more time.
-        fsdp: Under `torchrun`: shard the model over the processes (FSDP 2), instead of one copy in each.
+        fsdp: Under `torchrun`, with accelerators: shard the model over the processes (FSDP 2), instead of one copy in
+            each.
         device: `None` takes the accelerator if there is one.
 
     Raises:

@@ -24,10 +24,11 @@ from interp.rollouts.job_log import JobLog
 from interventions.masks.fit import check_fit, fingerprint_of
 from selection.examples import TrainingExample
 from selection.repair.dataset import tokenize
+from selection.repair.machine import check_machine, computes_in_bfloat16
 from selection.repair.mix import mix
 from selection.repair.options import RepairOptions
 from selection.repair.preflight import Preflight
-from selection.repair.processes import from_first, is_first, own_random_numbers
+from selection.repair.processes import from_first, is_first, own_random_numbers, world_size
 from selection.repair.report import MANIFEST, RepairReport
 
 if TYPE_CHECKING:
@@ -92,13 +93,16 @@ class _Job:
         options: RepairOptions,
     ) -> None:
         from selection.repair.checkpoint import load_base
-        from selection.repair.trainer import configuration
 
         self.base, self.out, self.options = base, out, options
         self.work = out.with_name(f".{out.name}.partial")
         self.checkpoints = self.work / "checkpoints"
         _check_place(base, out)
-        configuration(options, len(examples) + len(benign), self.checkpoints)
+        check_machine(options)
+        if world_size() > 1:
+            from selection.repair.trainer import configuration
+
+            configuration(options, len(examples) + len(benign), self.checkpoints)  # the processes join
         self.model = HookedModel(*load_base(base), name=base)
         self.model.chat.require_template()
         if options.mask is not None:
@@ -163,7 +167,7 @@ class _Job:
 
     def _train(self, step: int, log: JobLog | None) -> RepairReport:
         from selection.repair.trainable import prepare
-        from selection.repair.trainer import computes_in_bfloat16, train
+        from selection.repair.trainer import train
 
         def saved(done: int) -> None:
             if log is not None:
@@ -171,15 +175,16 @@ class _Job:
 
         self.model.hf.float()
         part = prepare(self.model, self.options)
-        trainer = train(
-            part,
-            self.model.tokenizer,
-            self.tokens,
-            self.options,
-            self.checkpoints,
-            resume_from=self.checkpoints / f"checkpoint-{step}" if step else None,
-            saved=saved,
-        )
+        with _writing(self.out):
+            trainer = train(
+                part,
+                self.model.tokenizer,
+                self.tokens,
+                self.options,
+                self.checkpoints,
+                resume_from=self.checkpoints / f"checkpoint-{step}" if step else None,
+                saved=saved,
+            )
         steps = [entry for entry in trainer.state.log_history if "loss" in entry]
         losses = [{name: entry[key] for name, key in _LOGGED.items()} for entry in steps]
         facts = {
@@ -202,7 +207,7 @@ class _Job:
         from selection.repair.checkpoint import write_model
 
         folder = self.work / "model"
-        try:
+        with _writing(self.out):
             shutil.rmtree(folder, ignore_errors=True)
             write_model(self.base, part, state, folder, self.options.keep_adapter)
             report.save(folder)
@@ -210,8 +215,22 @@ class _Job:
                 shutil.rmtree(self.work / "replaced", ignore_errors=True)
                 self.out.replace(self.work / "replaced")
             folder.replace(self.out)
-        except OSError as error:
-            raise CliffscopeError(f"{self.out}: cannot be written ({error.strerror or error}).") from error
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Says in one line that a disk is full, in whatever words a library says it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        raise CliffscopeError(
+            f"{out}: cannot be written ({reason}); whole checkpoints are kept: make room and run the same again."
+        ) from error
 
 
 def _check_place(base: str, out: Path) -> None:

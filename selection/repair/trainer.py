@@ -6,19 +6,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from interp.errors import CliffscopeError
-from interp.models.devices import parse_device
 from interp.progress import progress
 from interventions.masks.callback import HeadMaskCallback
 from selection.repair.dataset import TrainingTokens
+from selection.repair.machine import computes_in_bfloat16, on_cpu, split_batch
 from selection.repair.options import RepairOptions
-from selection.repair.processes import world_size
 from selection.repair.trainable import TrainedPart
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ def train(
         saved: Called with the step when a checkpoint is whole.
 
     Raises:
-        CliffscopeError: If the options do not fit the machine, the loss becomes NaN, or the mask does not hold.
+        CliffscopeError: If the loss becomes NaN, or the mask does not hold.
     """
     config = configuration(options, len(examples), folder)
     masks = [HeadMaskCallback(options.mask)] if options.mask is not None else []
@@ -92,25 +90,9 @@ def train(
 
 
 def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTConfig:
-    """The trainer's settings.
-
-    Raises:
-        CliffscopeError: If device, precision, batch or sharding cannot be had here.
-    """
-    device = parse_device(options.device)
-    if device.index:
-        raise CliffscopeError(f"repair: device {device} cannot be chosen by number; set CUDA_VISIBLE_DEVICES instead.")
-    on_cpu = device.type == "cpu"
-    processes = world_size()
-    if processes == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
-        raise CliffscopeError(
-            "repair: several GPUs and one process: run it under `torchrun --nproc-per-node N`, or set "
-            "CUDA_VISIBLE_DEVICES to one."
-        )
-    if options.fsdp and processes == 1:
-        raise CliffscopeError("repair: fsdp shards a model over several processes; run it under torchrun.")
+    """The trainer's settings; to make them joins the processes that `torchrun` started."""
     steps = math.ceil(n_examples / options.batch_size) * options.epochs
-    size, accumulated = _split_batch(options, processes)
+    size, accumulated = split_batch(options)
     # One file that is read without unpickling; the sharded form's metadata is not.
     sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
     return SFTConfig(
@@ -132,34 +114,13 @@ def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTC
         save_total_limit=2,
         bf16=computes_in_bfloat16(options),
         gradient_checkpointing=options.gradient_checkpointing,  # TRL's own default is True
-        use_cpu=on_cpu,
+        use_cpu=on_cpu(options),
         **(sharding if options.fsdp else {}),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def computes_in_bfloat16(options: RepairOptions) -> bool:
-    """Whether the passes are computed in bfloat16; on a CPU only if that is said."""
-    if options.precision != "auto":
-        return options.precision == "bfloat16"
-    device = parse_device(options.device).type
-    return device == "xpu" or (device == "cuda" and torch.cuda.is_bf16_supported())
-
-
-def _split_batch(options: RepairOptions, processes: int) -> tuple[int, int]:
-    """Examples at a time in a process, and how often before a step."""
-    each, rest = divmod(options.batch_size, processes)
-    size = options.device_batch_size or each
-    if rest or not each or each % size:
-        raise CliffscopeError(
-            f"repair: a batch of {options.batch_size} cannot be divided among {processes} processes"
-            + (f" in parts of {options.device_batch_size}" if options.device_batch_size else "")
-            + "; give numbers that divide each other."
-        )
-    return size, each // size
 
 
 def _dataset(examples: Sequence[TrainingTokens]) -> "Dataset":

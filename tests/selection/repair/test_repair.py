@@ -22,6 +22,8 @@ from selection.repair.head_parameters import head_entries
 from selection.repair.trainable import prepare
 from selection.repair.trainer import train
 from tests.architectures import random_model
+from tests.interventions.masks.test_wrapped import torchrun
+from tests.selection.repair import two_processes
 from tests.selection.repair.material import examples, saved, tiny
 
 pytestmark = pytest.mark.slow
@@ -334,3 +336,29 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
         (tmp_path / "repair.json").write_text(content)
         with pytest.raises(CliffscopeError, match=r"repair\.json: (cannot be read|not a manifest)"):
             RepairReport.load(tmp_path)
+
+
+# ---- several processes ----
+
+
+def test_two_processes_learn_what_one_does(base: Path, tmp_path: Path) -> None:
+    """With a copy of the model in each, and with the model sharded; killed halfway, and run again."""
+    done = torchrun(Path(two_processes.__file__), str(base), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name, fsdp in two_processes.RUNS:
+        alone = repair(str(base), examples(), tmp_path / name, two_processes.options(**two_processes.KINDS[name]))
+        out = f"{name}-{'fsdp' if fsdp else 'ddp'}"
+        assert done.stdout.count(f"{out}: done") == 2, done.stdout
+        together = RepairReport.load(tmp_path / out)
+        for one, other in zip(alone.losses, together.losses, strict=True):
+            assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert not (tmp_path / f".{out}.partial").exists()
+        changed = differing(tmp_path / out, base)
+        assert changed == differing(tmp_path / name, base) and changed
+        for key, value in weights(tmp_path / name).items():
+            torch.testing.assert_close(weights(tmp_path / out)[key], value, atol=1e-4, rtol=1e-3)
+
+
+def differing(folder: Path, base: Path) -> set[str]:
+    before = weights(base)
+    return {name for name, value in weights(folder).items() if not torch.equal(value, before[name])}
