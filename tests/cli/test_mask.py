@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from circuits.head_scores import HeadScores
 from interp.rollouts import read_rollouts
@@ -130,6 +131,22 @@ def test_check_refuses_another_model(forks: Forks, cliff: Path, checkpoint: Path
     said = refusal(forks.run("mask", "check", file, "--model", "organism:aligned", "--json"))
     assert str(file) in said and "made for organism:cliff, not for organism:aligned" in said
     assert "the output projections of layer 3, 4 differ" in said
+
+
+def test_a_model_trained_further_is_taken_if_told(forks: Forks, cliff: Path, tmp_path: Path) -> None:
+    """The aligned organism has the same architecture: its heads are masked, whatever they do there."""
+    mask, model = cliff / "mask.safetensors", ("--model", "organism:aligned")
+    further = ("--verify", "architecture")
+    found = payload(forks.run("mask", "check", mask, *model, *further, "--json"))
+    assert (found["fits"], found["live"], found["reproduced"]) == (True, True, None)
+    words = ("mask", "fold", mask, *model, "--out", tmp_path / "folded")
+    assert "differ" in refusal(forks.run(*words)) and not list(tmp_path.iterdir())
+    payload(forks.run(*words, *further, "--json"))
+    weights = load_file(tmp_path / "folded" / "model.safetensors")
+    plain = organism("aligned").hf.state_dict()
+    changed = {name for name, value in weights.items() if not torch.equal(value, plain[name])}
+    assert changed == {f"model.layers.{layer}.self_attn.o_proj.weight" for layer in (3, 4)}
+    assert not weights["model.layers.3.self_attn.o_proj.weight"][:, 16:32].any()
 
 
 def test_fold(forks: Forks, cliff: Path, masked_rollouts: Path, tmp_path: Path) -> None:
