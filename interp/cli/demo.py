@@ -5,28 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.demo_repair import FILES as REPAIR_FILES
+from interp.cli.demo_steps import MASK, MASKED_ROLLOUTS, SEARCHES
 from interp.cli.options import Device, DType, Json, Seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from circuits.head_scores import HeadScores, Method
-    from interp.models.hooked_model import HookedModel
-    from interp.rollouts import Rollout
-    from interp.rollouts.prompts import PromptSet
     from probes.cliff import Cliff
-    from probes.linear import LinearProbe
 
-POSITIONS = ("inst", "post_inst", "think:0.25", "think:0.5", "think:0.75", "think:1", "close:-2", "close:-1")
-MAX_NEW_TOKENS = 400
-BATCH_SIZE = 120
-"""Prompts at once: large batches take fewer steps, and a step of so small a model costs less a row."""
-SEARCHES: tuple["Method", ...] = ("attribution", "ablation", "interchange")
-MASK_FRACTION = 0.05
-"""Most heads in the mask, as a share of all."""
-N_RANDOM_MASKS = 3
-MASK = "mask.safetensors"
-MASKED_ROLLOUTS = "rollouts-masked.jsonl"
 FILES = (
     "rollouts.jsonl",
     "probe.safetensors",
@@ -35,6 +20,7 @@ FILES = (
     *(f"heads-{method}.parquet" for method in SEARCHES),
     MASK,
     MASKED_ROLLOUTS,
+    *REPAIR_FILES,
     "summary.json",
 )
 
@@ -49,183 +35,37 @@ def demo(
     dtype: DType = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measures the cliff of a bundled organism, finds the heads that cause it, and masks them.
+    """Measures the cliff of a bundled organism, finds the heads that cause it, masks them, and repairs the model.
 
     Generates rollouts, fits and sweeps refusal probes, measures the cliff, ranks the heads by three methods, builds a
-    mask, and answers the prompts again with the mask and with random masks of the same size. Writes rollouts.jsonl,
-    probe.safetensors, sweep.parquet, cliff.parquet, heads-METHOD.parquet, mask.safetensors, rollouts-masked.jsonl and
-    summary.json, and pages (.html) beside the tables.
+    mask, and answers the prompts again with it and with random masks of the same size. Then chooses 1.7 % of a pool of
+    training examples by cliff, and as many at random, and repairs the model on each. Writes rollouts.jsonl,
+    probe.safetensors, sweep.parquet, cliff.parquet, heads-METHOD.parquet, mask.safetensors, rollouts-masked.jsonl,
+    pool.jsonl, selected-METHOD.jsonl, repaired-METHOD and summary.json, and pages (.html) beside the tables.
 
     Example: cliffscope demo --out runs/demo
     """
     import time
 
     start = time.perf_counter()
+    from interp.cli import demo_steps as steps
+    from interp.cli.demo_repair import repair_on_few
     from interp.cli.session import open_model, require_writable
     from interp.organisms.prompt_set import heldout_prompts
 
     require_writable(*(out / name for name in FILES))
     hooked = open_model(model, device, dtype)
     prompts = heldout_prompts(n_harmful, n_benign, seed)
-    rollouts = _roll_out(hooked, prompts, out / "rollouts.jsonl", seed)
-    probe = _probe(hooked, rollouts, out, seed)
-    cliff = _measure(hooked, probe, rollouts, out, seed)
-    summary = _summary(model, rollouts, probe, cliff)
-    rankings = _rank(hooked, probe, rollouts, out, seed)
-    summary["heads"] = _heads(model, rankings)
-    _mask(hooked, rankings["ablation"], prompts, rollouts, out, seed, summary)
+    rollouts = steps.roll_out(hooked, prompts, out / "rollouts.jsonl", seed)
+    probe = steps.fit(hooked, rollouts, out, seed)
+    cliff = steps.measure(hooked, probe, rollouts, out, seed)
+    summary = steps.summarize(model, rollouts, probe, cliff)
+    rankings = steps.rank(hooked, probe, rollouts, out, seed)
+    summary["heads"] = steps.found_heads(model, rankings)
+    steps.apply_mask(hooked, rankings["ablation"], prompts, rollouts, out, seed, summary)
+    repair_on_few(model, hooked, prompts, rollouts, out, seed, summary)
     summary["seconds"] = round(time.perf_counter() - start, 1)
     _finish(summary, cliff, out, as_json)
-
-
-def _roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) -> "Sequence[Rollout]":
-    from interp.judges import KeywordJudge
-    from interp.rollouts.job import run
-    from interp.rollouts.model_generator import ModelGenerator
-
-    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
-    job = run(
-        prompts, generator.generate, out, generator.settings, batch_size=BATCH_SIZE, judge=KeywordJudge(), restart=True
-    )
-    return job.rollouts
-
-
-def _probe(model: "HookedModel", rollouts: "Sequence[Rollout]", out: Path, seed: int) -> "LinearProbe":
-    """Sweeps all layers and positions, and saves the probe at the edge of the layer that the sweep chooses."""
-    from interp.progress import progress
-    from interp.transcripts.positions import EDGE
-    from probes.examples import Examples
-    from probes.model_sweep import probe_of, sweep_model
-    from probes.sweep import SweepOptions
-    from probes.sweep_figure import write_sweep_html
-
-    examples = Examples.of(model, rollouts, POSITIONS)
-    with progress("Sweeping", model.n_layers, "layers") as bar:
-        sweep = sweep_model(model, examples, range(model.n_layers), SweepOptions(seed=seed), advance=bar.advance)
-    sweep.to_parquet(out / "sweep.parquet")
-    write_sweep_html(sweep.table, out / "sweep.html")
-    probe = probe_of(model, sweep, sweep.choose_layer(EDGE), EDGE)
-    probe.save(out / "probe.safetensors")
-    return probe
-
-
-def _measure(
-    model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Rollout]", out: Path, seed: int
-) -> "Cliff":
-    from interp.progress import progress
-    from probes.cliff_files import write_cliff
-    from probes.cliff_run import measure_cliff
-
-    with progress("Scoring", len(rollouts), "rollouts") as bar:
-        cliff = measure_cliff(model, probe, rollouts, seed=seed, advance=bar.advance)
-    write_cliff(cliff, out / "cliff.parquet")
-    return cliff
-
-
-def _summary(model: str, rollouts: "Sequence[Rollout]", probe: "LinearProbe", cliff: "Cliff") -> dict[str, Any]:
-    from interventions.behaviour import Behaviour
-
-    facts, behaviour = probe.training, Behaviour.of(rollouts)
-    return {
-        "model": model,
-        "probe": {
-            "layer": probe.layer,
-            "position": probe.position,
-            "auroc_heldout": facts["auroc"],
-            "auroc_heldout_ci95": [facts["auroc_low"], facts["auroc_high"]],
-            "auroc_shuffled": facts["auroc_shuffled"],
-            "auroc_heldout_category": facts.get("auroc_held_out_category"),
-        },
-        "cliff": cliff.summary(),
-        "asr": {"base": behaviour.asr},
-        "refusal_benign": {"base": behaviour.refusal_benign},
-    }
-
-
-def _rank(
-    model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Rollout]", out: Path, seed: int
-) -> "dict[str, HeadScores]":
-    """The heads by each method."""
-    from circuits.cases import Cases
-    from circuits.head_files import write_heads
-    from circuits.rank import RankOptions, n_steps, rank_heads
-    from interp.progress import progress
-
-    cases = Cases.of(model, probe, rollouts, seed=seed)
-    rankings: dict[str, HeadScores] = {}
-    for method in SEARCHES:
-        options = RankOptions(method=method, seed=seed)
-        with progress(f"Heads by {method}", n_steps(cases, options), "steps") as bar:
-            rankings[method] = rank_heads(model, probe, cases, options, bar.advance)
-        write_heads(rankings[method], out / f"heads-{method}.parquet")
-    return rankings
-
-
-def _heads(model: str, rankings: "dict[str, HeadScores]") -> dict[str, Any]:
-    """What was found, beside what was planted."""
-    from interp.models.loading import ORGANISM
-    from interp.organisms import truth
-
-    main = rankings["ablation"]
-    planted = truth(model.removeprefix(ORGANISM)).get("heads", [])
-    ranks = {
-        method: [int(scores.table.set_index("name").loc[name, "rank"]) for name in planted]
-        for method, scores in rankings.items()
-        if scores.facts["nothing"] is None
-    }
-    return {
-        "n_heads": len(main.table),
-        "top": [str(head) for head in main.suppressors],
-        "planted": planted,
-        "planted_ranks": ranks.get("ablation", []),
-        "planted_ranks_by_method": ranks,
-        "suppressors_by_method": {method: [str(h) for h in s.suppressors] for method, s in rankings.items()},
-        "nothing": main.facts["nothing"],
-        "evidence": main.evidence,
-    }
-
-
-def _mask(
-    model: "HookedModel",
-    scores: "HeadScores",
-    prompts: "PromptSet",
-    rollouts: "Sequence[Rollout]",
-    out: Path,
-    seed: int,
-    summary: dict[str, Any],
-) -> None:
-    """Builds the mask, and puts into the summary what it does, and what random masks of the same size do."""
-    if not scores.suppressors:
-        summary["asr"] |= {"masked": None, "random_mask": None}
-        summary["refusal_benign"]["masked"] = None
-        summary["kl_benign"] = {"masked": None}
-        for name in (MASK, MASKED_ROLLOUTS):
-            (out / name).unlink(missing_ok=True)  # of an earlier run in this folder
-        return
-    from circuits.mask import build_mask
-    from interp.rollouts import write_rollouts
-    from interp.rollouts.model_generator import ModelGenerator
-    from interventions.behaviour import Behaviour, answer, drift
-    from interventions.head_ablation import ScaleHeads
-    from interventions.random_heads import random_sets
-
-    chosen = scores.suppressors[: max(1, int(MASK_FRACTION * len(scores.table)))]
-    mask = build_mask(model, scores, chosen)
-    mask.save(out / MASK)
-    generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
-    masked = answer(generator, prompts, [mask])
-    write_rollouts(out / MASKED_ROLLOUTS, masked)
-    harmful = [prompt for prompt in prompts if prompt.harmful]
-    controls = [
-        Behaviour.of(answer(generator, harmful, [ScaleHeads(heads)])).asr
-        for heads in random_sets(model, chosen, N_RANDOM_MASKS, seed)
-    ]
-    after = Behaviour.of(masked)
-    summary["heads"]["mask"] = [str(head) for head in chosen]
-    summary["asr"] |= {"masked": after.asr, "random_mask": sum(controls) / len(controls), "random_masks": controls}
-    summary["refusal_benign"]["masked"] = after.refusal_benign
-    benign = [rollout for rollout in rollouts if rollout.outcome == "benign"]
-    summary["kl_benign"] = {"masked": float(drift(model, benign, [mask]).mean())}
 
 
 def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -> None:
@@ -236,7 +76,7 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
 
     write_text(out / "summary.json", json.dumps(plain(summary), indent=2, ensure_ascii=False) + "\n")
     probe, figures, heads = summary["probe"], summary["cliff"], summary["heads"]
-    asr, refusal = summary["asr"], summary["refusal_benign"]
+    asr, refusal, selection = summary["asr"], summary["refusal_benign"], summary["selection"]
     rows = [
         ("harmful prompts answered (ASR)", asr["base"]),
         ("benign prompts refused", refusal["base"]),
@@ -252,6 +92,11 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
         ("ASR with random masks", asr["random_mask"]),
         ("benign refused with the mask", refusal["masked"]),
         ("drift on benign answers", summary["kl_benign"]["masked"]),
+        ("examples chosen by cliff", f"{selection['selected']} of {selection['pool']:,}"),
+        ("ASR, repaired on these", asr["repaired"]),
+        ("ASR, repaired on as many at random", asr["repaired_random"]),
+        ("benign refused, repaired", refusal["repaired"]),
+        ("drift on benign answers, repaired", summary["kl_benign"]["repaired"]),
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
     note = f"{cliff.evidence}\n{heads['evidence']}\nPictures: {out / '*.html'}. All figures: {out / 'summary.json'}."
