@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from circuits.head_scores import HeadScores
-from interp.models.hooked_model import HookedModel
 from interp.files import read_jsonl
+from interp.models.hooked_model import HookedModel
 from interp.rollouts import read_rollouts
 from interp.rollouts.model_generator import ModelGenerator
 from interventions.behaviour import Behaviour, answer, prompts_of
