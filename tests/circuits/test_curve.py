@@ -99,7 +99,7 @@ def test_the_answers_by_hand(curve: AblationCurve, cases: Cases) -> None:
     assert (row["asr_low"], row["asr_high"]) == pytest.approx(tuple(proportion_interval(answered, 10)))
     # Without ablation the answers are those that are known already.
     base = rows(curve, "ranked").iloc[0]
-    assert base["asr"] == np.mean([known[prompt.prompt].outcome == "complied" for prompt in prompts])
+    assert base["asr"] == np.mean([known[prompt.text].outcome == "complied" for prompt in prompts])
     assert base["refusal_benign"] == 0 and base["kl_benign"] == 0
     assert row["kl_benign"] > 0
 

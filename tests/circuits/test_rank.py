@@ -20,7 +20,7 @@ def cases() -> Cases:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_ranks_the_planted_heads_first(method: str, cases: Cases) -> None:
     told: list[int] = []
-    options = RankOptions(method=method, pairs=32)  # type: ignore[arg-type]
+    options = RankOptions(method=method, pairs=16)  # type: ignore[arg-type]
     scores = rank_heads(organism("cliff"), organism_probe("cliff"), cases, options, told.append)
     assert scores.method == method and scores.facts["nothing"] is None
     assert set(scores.top(2)) == {Head(3, 1), Head(4, 5)} <= set(scores.suppressors)
@@ -28,7 +28,7 @@ def test_every_method_ranks_the_planted_heads_first(method: str, cases: Cases) -
     # The tokens of a few complied rollouts up to their edge, so that a mask's effect can be measured on them.
     expected = [list(transcript.input_ids) for transcript in cases.complied[:N_EXAMPLES]]
     assert scores.facts["examples"] == expected and len(expected) == 3
-    assert sum(told) == n_steps(cases, options) == (64 if method == "interchange" else LIMIT)
+    assert sum(told) == n_steps(cases, options) == (2 * 16 if method == "interchange" else LIMIT)
 
 
 def test_options_reach_the_method(cases: Cases) -> None:
