@@ -94,7 +94,7 @@ def repair(
     What each example teaches is counted first, and one of whose response nothing is left within --max-length stops the
     repair. The folder holds repair.json (data, options, counts, versions) and loss.jsonl beside the weights.
 
-    Example: cliffscope repair --model organism:cliff --data selected.jsonl --out repaired --learning-rate 1e-3
+    Example: cliffscope repair --model organism:cliff --data selected.jsonl --out repaired --learning-rate 3e-4
     """
     _check(out, trainable, mask, mix_benign, benign_share)
     options: dict[str, Any] = {

@@ -93,7 +93,6 @@ def test_heads_under_a_mask_with_benign_ones(forks: Forks, checkpoint: Path, giv
         (("--fsdp",), ["run it under torchrun"]),
         (("--keep-adapter",), ["there is no adapter to keep"]),
         (("--model", "{bare}"), ["no chat template"]),
-        (("--model", "{nan}"), ["the loss is nan in step 1"]),
     ],
     ids=lambda value: None if isinstance(value, list) else " ".join(map(str, value)).replace("/", "|"),
 )
@@ -111,8 +110,6 @@ def test_bad_input(
     places = {"given": given, "checkpoint": checkpoint}
     if "{bare}" in more:
         places["bare"] = material.checkpoint(tmp_path / "bare", style="none")
-    if "{nan}" in more:
-        places["nan"] = material.with_nan(checkpoint, tmp_path / "nan")
     before = {path.name for path in tmp_path.iterdir()}
     filled = [word.format(**places) if isinstance(word, str) else word for word in more]
     done = forks.run(*words(checkpoint, given, *filled), cwd=tmp_path)
@@ -124,10 +121,9 @@ def test_bad_input(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [100_000, 500_000])
-def test_a_full_disk(size: int, forks: Forks, checkpoint: Path, given: Path, tmp_path: Path) -> None:
-    """It is full when the weights of a checkpoint are written, or the optimizer's state."""
-    done = forks.run(*words(checkpoint, given), cwd=tmp_path, file_size=size)
+def test_a_full_disk(forks: Forks, checkpoint: Path, given: Path, tmp_path: Path) -> None:
+    """It is full when the optimizer's state is written, which torch says in words of its own."""
+    done = forks.run(*words(checkpoint, given), cwd=tmp_path, file_size=500_000)
     assert done.code == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "out: cannot be written" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-RUNS = (("all", True), ("heads", True), ("lora", True), ("heads", False))
+RUNS = (("heads", True), ("lora", True), ("all", False))
 
 
 def options(**given: Any) -> RepairOptions:
