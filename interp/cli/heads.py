@@ -1,5 +1,6 @@
 """`cliffscope heads`: which heads suppress refusal, how many it takes, and what they act through."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +14,15 @@ from interp.errors import CliffscopeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from circuits.cases import Cases
+    from circuits.head_scores import HeadScores
     from interp.models.hooked_model import HookedModel
     from interp.rollouts import Rollout
+    from interventions.heads import Head
     from probes.linear import LinearProbe
+
+_CANDIDATES = 4
+"""Heads of the ranking that a greedy choice looks at, for each that it is to choose."""
 
 app = typer.Typer(
     name="heads",
@@ -114,6 +121,10 @@ def curve(
     heads: Heads,
     out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a set of heads.")],
     counts: Annotated[str, typer.Option("--counts", help="Numbers of heads, separated by commas.")] = "1,2,3,4,6,8",
+    greedy: Annotated[
+        bool,
+        typer.Option("--greedy", help="Choose one after another, those before it ablated: for redundant ones."),
+    ] = False,
     random_sets: Annotated[int, typer.Option("--random-sets", min=1, help="Random sets for each number.")] = 20,
     random_answered: Annotated[
         int, typer.Option("--random-answered", min=0, help="Of these, how many answer prompts too.")
@@ -134,7 +145,8 @@ def curve(
 ) -> None:
     """Ablates more and more heads, best first, until refusal returns; random sets of heads are the control.
 
-    Beside OUT it writes the picture (.html).
+    With --greedy the order is made anew, out of the best heads of the table: fewer than asked for where none raises the
+    refusal logit any more. Beside OUT it writes the picture (.html).
 
     Example: cliffscope heads curve --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --heads heads.parquet --out curve.parquet
@@ -177,6 +189,9 @@ def curve(
         if cases.nothing is not None:
             report_nothing(cases.nothing, as_json)
             return
+        if greedy:
+            ranked = _jointly(hooked, cases, scores, max(numbers), scope, gamma, batch_tokens)
+            options = replace(options, counts=tuple(sorted({min(number, len(ranked)) for number in numbers})))
         with progress("Ablating", n_sets(options), "sets of heads") as bar:
             found = ablation_curve(hooked, fitted, cases, ranked, options, bar.advance)
     write_curve(found, out)
@@ -273,6 +288,37 @@ def _choose(rollouts: "Sequence[Rollout]", id: str | None, path: Path) -> "Rollo
     if id is None:
         raise CliffscopeError(f"{path}: no rollout answered a harmful prompt; choose another with --id.")
     raise CliffscopeError(f"{path}: no rollout has the id {id!r}.")
+
+
+def _jointly(
+    model: "HookedModel",
+    cases: "Cases",
+    scores: "HeadScores",
+    n: int,
+    scope: Scope,
+    gamma: float,
+    batch_tokens: int,
+) -> "tuple[Head, ...]":
+    """Heads chosen one after another, from the best of a table."""
+    from circuits.joint import greedy
+    from circuits.sweeps.readouts import Readouts
+    from interp.progress import progress
+
+    with progress("Choosing", n * len(cases.complied), "rollouts") as bar:
+        steps = greedy(
+            model,
+            cases.complied,
+            Readouts.of(model),
+            n=n,
+            candidates=scores.top(_CANDIDATES * n),
+            scope=scope.value,
+            gamma=gamma,
+            batch_tokens=batch_tokens,
+            advance=bar.advance,
+        )
+    if not steps:
+        raise CliffscopeError("--greedy: no head raises the refusal logit when it is ablated; leave the option out.")
+    return tuple(step.head for step in steps)
 
 
 def _require_parquet(out: Path) -> None:

@@ -16,7 +16,9 @@ from circuits.cascade import cascade as knock_out
 from circuits.cases import Cases
 from circuits.curve import AblationCurve
 from circuits.head_scores import HeadScores
+from circuits.joint import greedy
 from circuits.rank import RankOptions, rank_heads
+from circuits.sweeps.readouts import Readouts
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
 from interp.transcripts.positions import EDGE
 from interventions.head_ablation import ScaleHeads
@@ -180,6 +182,17 @@ def test_curve(forks: Forks, cliff: Path, heads: Path, tmp_path: Path) -> None:
     assert random["asr"].notna().sum() == 2
     assert {Path(file) for file in found["files"]} == set(tmp_path.iterdir())
     assert curve.evidence in out.with_suffix(".html").read_text(encoding="utf-8").replace("&#x27;", "'")
+
+
+def test_curve_in_a_greedy_order(forks: Forks, cliff: Path, heads: Path, tmp_path: Path) -> None:
+    words = ("heads", "curve", *on(cliff), "--heads", heads, "--out", tmp_path / "c.parquet", "--counts", "1,2,8")
+    payload(forks.run(*words, "--greedy", "--scope", "from-edge", "--random-sets", 1, "--prompts", 0, "--json"))
+    curve = AblationCurve.load(tmp_path / "c.parquet")
+    steps = greedy(organism("cliff"), cases().complied, Readouts.of(organism("cliff")), n=8)
+    order = [str(step.head) for step in steps]
+    assert order[:2] == ["4.5", "3.1"] and len(order) <= 8
+    ranked = curve.table[curve.table["set"] == "ranked"]
+    assert ranked["heads"].tolist() == ["", *(",".join(order[:n]) for n in sorted({1, 2, len(order)}))]
 
 
 def test_curve_of_logits_alone_for_people(forks: Forks, cliff: Path, heads: Path, tmp_path: Path) -> None:
