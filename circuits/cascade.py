@@ -25,9 +25,10 @@ from circuits.ablation import Scope
 from circuits.cases import Cases
 from circuits.contributions import contributions
 from circuits.head_scores import MAX_Q, MIN_SHARE
+from interp.json_values import as_json_holds
 from interp.models.capture import BATCH_TOKENS
 from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
-from interp.table_files import TableFormat, as_json_holds
+from interp.table_files import TableFormat
 from interp.transcripts.positions import EDGE
 from interventions.head_ablation import ScaleHeads
 from interventions.heads import Head, check_heads

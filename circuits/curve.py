@@ -20,6 +20,7 @@ from torch import Tensor
 from circuits.cases import Cases
 from circuits.rank import check_gamma
 from interp.errors import CliffscopeError
+from interp.json_values import as_json_holds
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
 from interp.models.capture import BATCH_TOKENS
 from interp.models.hooks import Intervention
@@ -27,7 +28,7 @@ from interp.models.intervening import NothingChangedWarning
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
 from interp.statistics import bootstrap_interval
-from interp.table_files import TableFormat, as_json_holds
+from interp.table_files import TableFormat
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 from interventions.behaviour import Behaviour, answer, drift, prompts_of

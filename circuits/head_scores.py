@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
+from interp.json_values import as_json_holds
+from interp.models.fingerprint import require_same_model
 from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
-from interp.table_files import TableFormat, as_json_holds
+from interp.table_files import TableFormat
 from interventions.heads import Head
 
 if TYPE_CHECKING:
@@ -191,16 +193,8 @@ class HeadScores:
         Raises:
             CliffscopeError: If the fingerprints differ, naming what differs.
         """
-        differing = [
-            f"{key} {mine} there, {fingerprint.get(key, 'unknown')} here"
-            for key, mine in sorted(self.fingerprint.items())
-            if fingerprint.get(key) != mine
-        ]
-        if differing:
-            raise CliffscopeError(
-                f"head scores: made for {self.model}, not for {name} ({'; '.join(differing)}); "
-                "rank the heads of this model."
-            )
+        advice = "rank the heads of this model"
+        require_same_model("head scores", self.model, self.fingerprint, fingerprint, name, advice)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with all else in the schema's metadata. Raises `CliffscopeError` if it cannot."""

@@ -1,7 +1,6 @@
 """Parquet tables that say what they are: format, version and facts are metadata in the table's own schema."""
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,23 +74,3 @@ class TableFormat:
             return found.to_pandas(), {key: json.loads(value) for key, value in metadata.items()}
         except ValueError as error:
             raise CliffscopeError(f"{path}: the metadata cannot be read ({error}); {self.remake}.") from error
-
-
-def as_json_holds(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as a file gives them back: NaN and infinities as `None`, tuples as lists.
-
-    Raises:
-        TypeError: If JSON cannot hold a value.
-    """
-    held: dict[str, Any] = json.loads(json.dumps(_without_nan(facts)))
-    return held
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value

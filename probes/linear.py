@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.errors import CliffscopeError
+from interp.json_values import without_nan
+from interp.models.fingerprint import require_same_model
 from interp.tensor_files import read_tensors, write_tensors
 from probes.fitting import C_GRID, N_FOLDS, Fits, fit_logistic
 from probes.inputs import check_activations, check_labels
@@ -176,16 +178,8 @@ class LinearProbe:
         Raises:
             CliffscopeError: If the fingerprints differ, naming what differs.
         """
-        differing = [
-            f"{key} {mine} there, {fingerprint.get(key, 'unknown')} here"
-            for key, mine in sorted(self.fingerprint.items())
-            if fingerprint.get(key) != mine
-        ]
-        if differing:
-            raise CliffscopeError(
-                f"probe: made for {self.model or 'another model'}, not for {name} ({'; '.join(differing)}); "
-                "fit one for this model."
-            )
+        advice = "fit one for this model"
+        require_same_model("probe", self.model, self.fingerprint, fingerprint, name, advice)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the probe as safetensors, atomically; equal probes give equal bytes.
@@ -199,7 +193,7 @@ class LinearProbe:
                 metadata[key] = str(value)
         metadata["fingerprint"] = json.dumps(dict(self.fingerprint), sort_keys=True)
         try:
-            metadata["training"] = json.dumps(_without_nan(dict(self.training)), sort_keys=True)
+            metadata["training"] = json.dumps(without_nan(dict(self.training)), sort_keys=True)
         except (TypeError, ValueError) as error:
             raise CliffscopeError(f"{path}: JSON cannot hold the training facts ({error}).") from error
         write_tensors(path, {"weight": self.weight, "bias": torch.tensor(self.bias)}, metadata)
@@ -251,14 +245,3 @@ def _check_header(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     if set(tensors) != {"weight", "bias"} or tensors["weight"].ndim != 1 or tensors["bias"].ndim != 0:
         found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
         raise CliffscopeError(f"{path}: expected weight [d_model] and bias [], found {found or 'no tensors'}.")
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN and infinities become null, which JSON has."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import CliffscopeError
 from interp.files import write_together
+from interp.json_values import as_json_holds
 from interp.judges import Judge, KeywordJudge
 from interp.models.capture import BATCH_TOKENS
 from interp.rollouts import Rollout
 from interp.rollouts.endpoint import Endpoint
 from interp.rollouts.job import run
 from interp.rollouts.prompts import PromptSet
-from interp.table_files import as_json_holds
 from probes.cliff import Plateau
 from probes.linear import LinearProbe
 from selection.choice import Choice, ChoiceOptions, choose
