@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.judge import Form, Kind
+from interp.cli.judge_options import (
+    Concurrency,
+    JudgeEndpoint,
+    JudgeForm,
+    JudgeModel,
+    JudgeRaw,
+    JudgeTemplate,
+    Kind,
+    MaxCalls,
+    MaxTokens,
+    Timeout,
+)
 from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Seed
 from interp.errors import CliffscopeError
 
@@ -29,31 +40,18 @@ def evaluate(
         typer.Option("--base", help="What the model was made from, for KL and perplexity; else itself without --mask."),
     ] = None,
     judge: Annotated[Kind, typer.Option("--judge", help="How to judge.")] = Kind.KEYWORD,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            "--judge-model", help="The classifier, or the model to read the refusal logit of; the name on a server."
-        ),
-    ] = None,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="llm: an OpenAI-compatible server.")] = None,
-    form: Annotated[Form | None, typer.Option("--form", help="classifier: llama-guard if not given.")] = None,
-    template: Annotated[
-        Path | None, typer.Option("--template", help="llm: your rubric; classifier: the text a harmbench one is asked.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="classifier: the template is the whole input, with its own marks of roles.")
-    ] = False,
+    judge_model: JudgeModel = None,
+    endpoint: JudgeEndpoint = None,
+    form: JudgeForm = None,
+    template: JudgeTemplate = None,
+    raw: JudgeRaw = False,
     cache: Annotated[
         Path | None, typer.Option("--cache", help="llm: keeps what is judged; in OUT.rollouts if not given.")
     ] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="llm: most requests of this run.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=0, help="llm: most tokens of this run, as the server counts them.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.001, help="llm: seconds to wait for one answer.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="llm: requests at once.")] = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")] = 512,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many of each file.")] = None,

@@ -6,6 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.judge_options import (
+    Concurrency,
+    JudgeEndpoint,
+    JudgeForm,
+    JudgeModel,
+    JudgeRaw,
+    JudgeTemplate,
+    Kind,
+    MaxCalls,
+    MaxTokens,
+    Timeout,
+)
 from interp.cli.options import Device, DType, Json, Rollouts, Seed
 from interp.errors import CliffscopeError
 
@@ -19,22 +31,6 @@ app = typer.Typer(
     "Example: cliffscope judge run --rollouts rollouts.jsonl --judge keyword --out judged.jsonl",
     no_args_is_help=True,
 )
-
-
-class Kind(StrEnum):
-    """The judges."""
-
-    KEYWORD = "keyword"
-    REFUSAL_LOGIT = "refusal-logit"
-    CLASSIFIER = "classifier"
-    LLM = "llm"
-
-
-class Form(StrEnum):
-    """The forms of classifiers."""
-
-    LLAMA_GUARD = "llama-guard"
-    HARMBENCH = "harmbench"
 
 
 class Benign(StrEnum):
@@ -51,20 +47,11 @@ def run(
         Path,
         typer.Option("--out", help="The rollouts with `refused` filled in; reasons go beside it, to OUT.why.jsonl."),
     ],
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            "--judge-model", help="The classifier, or the model to read the refusal logit of; the name on a server."
-        ),
-    ] = None,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="llm: an OpenAI-compatible server.")] = None,
-    form: Annotated[Form | None, typer.Option("--form", help="classifier: llama-guard if not given.")] = None,
-    template: Annotated[
-        Path | None, typer.Option("--template", help="llm: your rubric; classifier: the text a harmbench one is asked.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="classifier: the template is the whole input, with its own marks of roles.")
-    ] = False,
+    judge_model: JudgeModel = None,
+    endpoint: JudgeEndpoint = None,
+    form: JudgeForm = None,
+    template: JudgeTemplate = None,
+    raw: JudgeRaw = False,
     benign: Annotated[
         Benign | None,
         typer.Option("--benign-judge", help="classifier: what judges prompts not known to be harmful; else nothing."),
@@ -72,14 +59,10 @@ def run(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="llm: keeps what is judged; OUT.cache.jsonl if not given.")
     ] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=0, help="llm: most requests of this run.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=0, help="llm: most tokens of this run, as the server counts them.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.001, help="llm: seconds to wait for one answer.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="llm: requests at once.")] = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.cliff import Plateau
-from interp.cli.judge import Kind as JudgeKind
+from interp.cli.judge_options import Kind as JudgeKind
 from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Probe, Seed
 from interp.errors import CliffscopeError
 
