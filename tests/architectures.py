@@ -1,5 +1,6 @@
 """Tiny random models of every listed architecture, made from their configurations."""
 
+import copy
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ PARALLEL = {"gpt_neox"}
 def random_model(name: str, seed: int = 0) -> Any:
     """A model with random weights, large enough that a mistake is not lost in rounding."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    # A copy: a model keeps its configuration, and a test may change it.
+    model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name])).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
