@@ -18,6 +18,7 @@ from interp.cli.probe import app as probe
 from interp.cli.repair import repair
 from interp.cli.rollout import rollout
 from interp.cli.select import select
+from interp.cli.steer import app as steer
 from interp.errors import CliffscopeError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.add_typer(probe)
 app.command()(cliff)
 app.add_typer(heads)
 app.add_typer(mask)
+app.add_typer(steer)
 app.command()(select)
 app.command()(repair)
 app.command()(evaluate)
