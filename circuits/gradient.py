@@ -28,13 +28,14 @@ from torch import Tensor
 from circuits.ablation import Scope, ablation, ablation_sweep
 from circuits.ablation_scores import refused_logits
 from circuits.cases import Cases, to_explain
-from circuits.gradient_pass import Pass, edge_pass, whole_pass, without_parameter_gradients
+from circuits.gradient_pass import values_of
 from circuits.head_scores import MAX_Q, MIN_SHARE, HeadScores
 from circuits.sweeps.effects import Replace, SweepEffects
 from circuits.sweeps.readouts import PROBE_LOGIT, REFUSAL_LOGIT, Readouts
 from interp.errors import CliffscopeError
 from interp.models.batching import plan_batches, run_halving
 from interp.models.capture import BATCH_TOKENS
+from interp.models.passes import Pass, edge_pass, whole_pass, without_parameter_gradients
 from interp.significance import benjamini_hochberg, sign_flip_p
 from interp.transcripts import Transcript
 from probes.linear import LinearProbe
@@ -204,7 +205,7 @@ def _effects(
         values = _add_products(effects, tokens, readouts, replace, layers, 0.0, 1.0)
         return torch.stack(values, -1).cpu(), effects
     with torch.no_grad():
-        values = tokens.values(readouts, [], lambda layer, z: z)
+        values = values_of(tokens, readouts, [], lambda layer, z: z)
     for layer in layers:
         for step in range(steps):
             _add_products(effects, tokens, readouts, replace, [layer], (step + 0.5) / steps, 1 / steps)
@@ -247,7 +248,7 @@ def _add_products(
         points[layer] = point + (along * changes[layer]).to(z.dtype) if along else point
         return points[layer]
 
-    values = tokens.values(readouts, layers, at)
+    values = values_of(tokens, readouts, layers, at)
     connected = [number for number, value in enumerate(values) if value.requires_grad]
     for number in connected:
         # Rows do not touch one another, so the gradient of their sum holds each row's own.

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from circuits.cases import Cases, to_explain
 from circuits.head_scores import MAX_Q, HeadScores
-from circuits.pairs import N_PAIRS, by_rollout, choose_pairs
 from circuits.sweeps.effects import SweepEffects
 from circuits.sweeps.readouts import PROBE_LOGIT, REFUSAL_LOGIT, Readouts
 from circuits.sweeps.tail import sweep_tail
@@ -29,6 +28,7 @@ from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS, token_indices
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
+from interventions.pairs import N_PAIRS, by_rollout, choose_pairs
 from probes.linear import LinearProbe
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def interchange(
     Args:
         model: The model; interventions that are active on it act.
         recipients: Whose passes are changed.
-        donors: Whose z is put there, one a recipient. Whether they align is not asked: see `circuits.pairs`.
+        donors: Whose z is put there, one a recipient. Whether they align is not asked: see `interventions.pairs`.
         readouts: What to read.
         positions: Names or token indices as in `Transcript.position`; what follows an edge is cut off before.
         batch_tokens: Token budget of a pass.
@@ -92,7 +92,7 @@ def screen(
     """Heads by the mean of sufficiency and necessity over pairs of a refused and a complied rollout.
 
     A head is confirmed if it is causal in both directions: each is above 0 with a q below `MAX_Q`. Pairs that share a
-    rollout are not independent: intervals and p are over rollouts, not pairs (`circuits.pairs.by_rollout`), and by
+    rollout are not independent: intervals and p are over rollouts, not pairs (`interventions.pairs.by_rollout`), and by
     prompt. Columns of the table's own: `sufficiency` and `necessity`, each with `_low`, `_high`, `_p` and `_q`, and
     `probe_score`, the same mean for the probe's logit.
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from circuits.cases import Cases
 from circuits.interchange import check_identity, interchange, screen
-from circuits.pairs import by_rollout, choose_pairs
 from circuits.sweeps.readouts import Readouts
 from interp import HookedModel, ModelGenerator
 from interp.errors import CliffscopeError
@@ -24,6 +23,7 @@ from interp.significance import sign_flip_p
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 from interventions.heads import Head
+from interventions.pairs import by_rollout, choose_pairs
 from probes import Examples, LinearProbe, fit_probe
 from tests.architectures import CONFIGS, random_model
 

@@ -98,18 +98,20 @@ def choose_pairs(
     n: int = N_PAIRS,
     positions: Sequence[str | int] = (EDGE,),
     seed: int = 0,
+    sides: tuple[str, str] = ("refused", "complied"),
 ) -> tuple[AlignedPair, ...]:
     """`n` different pairs in which each rollout takes part as often as any other of its side, give or take one.
 
     Where fewer pairs exist, all of them. The choice depends on the seed and the rollouts' ids, not on their order.
+    `sides` says what an error calls the two.
 
     Raises:
         CliffscopeError: If `n` or the number of rollouts of a side is below `MIN_ROLLOUTS`, or a pair does not align.
     """
     if min(n, len(refused), len(complied)) < MIN_ROLLOUTS:
         raise CliffscopeError(
-            f"pairs: {n} asked for, of {len(refused)} refused and {len(complied)} complied rollouts; at least "
-            f"{MIN_ROLLOUTS} of each are needed: generate rollouts to more harmful prompts."
+            f"pairs: {n} asked for, of {len(refused)} {sides[0]} and {len(complied)} {sides[1]} rollouts; at least "
+            f"{MIN_ROLLOUTS} of each are needed: generate rollouts to more prompts."
         )
     possible = len(refused) * len(complied)
     ours, theirs = _shuffled(refused, seed), _shuffled(complied, seed)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.pairs import MIN_ROLLOUTS, AlignedPair, align, by_rollout, choose_pairs
 from interp.errors import CliffscopeError
 from interp.significance import sign_flip_p
 from interp.transcripts import Transcript
+from interventions.pairs import MIN_ROLLOUTS, AlignedPair, align, by_rollout, choose_pairs
 
 CLOSE = (90, 91, 92)
 
