@@ -98,7 +98,7 @@ def run(
         if restart or log.header is None:
             log.start({**header, "replaces": replaces})
         else:
-            _require_same(header, log.header, f"{path}: an unfinished run with other settings is there")
+            require_same(header, log.header, f"{path}: an unfinished run with other settings is there")
         done = _done(log, prompts)
         resumed = len(done)
         with progress("Generating", len(prompts), "prompts", resumed) as bar:
@@ -158,7 +158,7 @@ def _finished(path: Path, header: dict[str, Any], log_header: dict[str, Any] | N
         raise CliffscopeError(
             f"{path}: is there already, and nothing says how it was made; choose another name or use --restart."
         )
-    _require_same(header, record, f"{path}: is there already, made with other settings")
+    require_same(header, record, f"{path}: is there already, made with other settings")
     if record.get("sha256") != digest:
         raise CliffscopeError(
             f"{path}: was changed since it was made; choose another name, or use --restart to replace it."
@@ -185,7 +185,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _require_same(wanted: dict[str, Any], found: Mapping[str, Any], what: str) -> None:
+def require_same(wanted: dict[str, Any], found: Mapping[str, Any], what: str) -> None:
     """Raises `CliffscopeError` naming the first setting that differs."""
     there, now = _flat({key: found.get(key) for key in wanted}), _flat(wanted)
     for key in (*now, *there):
