@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from interventions.masks import HeadMask, HeadMaskCallback, fold_checkpoint
     from interventions.random_heads import random_sets
     from interventions.scope import Scope
+    from interventions.steering.along_direction import AblateDirection, AddDirection, ClampDirection
+    from interventions.steering.transport import GaussianMap
+    from interventions.steering.transport_activations import TransportActivations
 
 __all__ = [
+    "AblateDirection",
+    "AddDirection",
     "Behaviour",
+    "ClampDirection",
+    "GaussianMap",
     "Head",
     "HeadMask",
     "HeadMaskCallback",
@@ -25,6 +32,7 @@ __all__ = [
     "ResampleHeads",
     "ScaleHeads",
     "Scope",
+    "TransportActivations",
     "fold_checkpoint",
     "parse_heads",
     "random_sets",
@@ -38,6 +46,9 @@ _HOMES = {
     "masks": ("HeadMask", "HeadMaskCallback", "fold_checkpoint"),
     "random_heads": ("random_sets",),
     "scope": ("Scope",),
+    "steering.along_direction": ("AblateDirection", "AddDirection", "ClampDirection"),
+    "steering.transport": ("GaussianMap",),
+    "steering.transport_activations": ("TransportActivations",),
 }
 
 

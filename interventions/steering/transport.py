@@ -223,6 +223,25 @@ class GaussianMap:
             training={**self.training, "inverse": not self.training.get("inverse", False)},
         )
 
+    def random_like(self, seed: int) -> "GaussianMap":
+        """A control: the same map turned into random dimensions, which stretches and shifts as much, elsewhere.
+
+        The seed alone decides which (with the width and k), on any machine.
+        """
+        inside = self.shift @ self.basis.T
+        outside = float((self.shift - inside @ self.basis).norm())
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(self.d_model, min(self.k + 1, self.d_model), generator=generator, dtype=torch.float64)
+        frame = torch.linalg.qr(drawn).Q.T
+        shift = inside @ frame[: self.k] + outside * frame[-1] * (len(frame) > self.k)
+        return replace(
+            self,
+            basis=frame[: self.k],
+            shift=shift,
+            kind="random",
+            training={"seed": seed, "control_of": f"{self.kind} by transport"},
+        )
+
     def at(self, **place: Any) -> "GaussianMap":
         """A copy with other provenance; `training` is added to the facts there are, `None` keeps an attribute."""
         if place.get("training") is not None:
@@ -262,7 +281,7 @@ class GaussianMap:
                 f"{found or 'no tensors'}; fit it again."
             )
         try:
-            return cls(**tensors, kind=metadata.get("kind", "given"), **place)
+            return cls(*(tensors[name] for name in _SHAPES), kind=metadata.get("kind", "given"), **place)
         except CliffscopeError as error:
             raise CliffscopeError(f"{path}: {error}") from error
 
