@@ -7,14 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interventions.directions.contrasts import CONTRASTS, contrast_of, examples_of
     from interventions.directions.direction import Direction
+    from interventions.directions.fitting import METHODS, best_layer, fit_direction, fit_directions
 
 __all__ = [
+    "CONTRASTS",
+    "METHODS",
     "Direction",
+    "best_layer",
+    "contrast_of",
+    "examples_of",
+    "fit_direction",
+    "fit_directions",
 ]
 
 _HOMES = {
+    "contrasts": ("CONTRASTS", "contrast_of", "examples_of"),
     "direction": ("Direction",),
+    "fitting": ("METHODS", "best_layer", "fit_direction", "fit_directions"),
 }
 
 
