@@ -9,6 +9,7 @@ from interp.cli.cliff import cliff
 from interp.cli.compare import compare
 from interp.cli.demo import demo
 from interp.cli.evaluate import evaluate
+from interp.cli.guard import app as guard
 from interp.cli.heads import app as heads
 from interp.cli.inspect import inspect
 from interp.cli.judge import app as judge
@@ -38,6 +39,7 @@ app.add_typer(probe)
 app.command()(cliff)
 app.add_typer(heads)
 app.add_typer(mask)
+app.add_typer(guard)
 app.add_typer(steer)
 app.command()(select)
 app.command()(repair)
