@@ -1,13 +1,16 @@
 """Reading and changing values at places by plain PyTorch hooks, and the protocol of an intervention."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from interp.models.packing import repack as repack
+from interp.models.packing import see_input, see_output
+from interp.models.packing import unpack as unpack
 from interp.models.places import Place, Places
 from interp.models.sites import Site
 from interp.models.token_context import TokenContext
@@ -22,6 +25,9 @@ Change = Callable[[Tensor, TokenContext], Tensor]
 A value is `[batch, pos, d_model]`, or `[batch, pos, head, d_head]` at `attn.hook_z`.
 """
 
+Seen = Callable[[Tensor], Tensor | None]
+"""Is shown a value; what it returns, if anything, replaces the value."""
+
 
 class Intervention(Protocol):
     """A change of a forward pass."""
@@ -35,59 +41,48 @@ class Intervention(Protocol):
         ...
 
 
-def unpack(value: Any) -> Float[Tensor, "batch pos width"]:
-    """The hidden state in a module's input or output, which older or remote code wraps in a tuple."""
-    tensor = value[0] if isinstance(value, tuple | list) else value
-    if not isinstance(tensor, Tensor) or tensor.ndim != 3:
-        shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"expected a hidden state [batch, pos, width], found {shape}")
-    return tensor
-
-
-def repack(original: Any, tensor: Tensor) -> Any:
-    """`original` with its hidden state replaced."""
-    if isinstance(original, tuple | list):
-        return type(original)((tensor, *original[1:]))
-    return tensor
-
-
-def hook(place: Place, see: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+def hook(place: Place, see: Seen) -> RemovableHandle:
     """Calls `see` with the value at a place in every forward pass; what it returns, if anything, replaces the value.
 
     Per-head values are shown as `[batch, pos, head, d_head]`.
     """
-
-    def seen(tensor: Tensor) -> Tensor | None:
-        if place.n_heads is None:
-            return see(tensor)
-        changed = see(tensor.unflatten(-1, (place.n_heads, -1)))
-        return None if changed is None else changed.flatten(-2)
-
-    def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-        changed = seen(unpack(output))
-        return None if changed is None else repack(output, changed)
-
-    def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            changed = seen(unpack(args[0]))
-            return None if changed is None else ((repack(args[0], changed), *args[1:]), kwargs)
-        changed = seen(unpack(kwargs["hidden_states"]))
-        return None if changed is None else (args, {**kwargs, "hidden_states": changed})
-
     if place.end == "out":
-        return place.module.register_forward_hook(on_output)
-    return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
+        return place.module.register_forward_hook(lambda module, args, output: see_output(see, place.n_heads, output))
+    return place.module.register_forward_pre_hook(
+        lambda module, args, kwargs: see_input(see, place.n_heads, args, kwargs), with_kwargs=True
+    )
 
 
 def hook_to_change(places: Places, site: Site, change: Callable[[Tensor], Tensor]) -> list[RemovableHandle]:
-    """Hooks that replace the value at a site by `change(value)` for everything that reads it.
+    """Hooks that replace the value at a site by `change(value)` for everything that reads it."""
+    return [hook(places.find(where), see) for where, see in in_order(places, [(site, change)])]
 
-    The residual stream in the middle of a block is no module's output: the norm before the MLP sees it, but so does the
-    skip connection. It is changed through what the attention adds to it.
+
+def in_order(places: Places, changes: Iterable[tuple[Site, Callable[[Tensor], Tensor]]]) -> list[tuple[Site, Seen]]:
+    """What to do at which sites, in the order in which a pass reaches them, so that each value changes as asked.
+
+    Changes of one site keep their order. The residual stream in the middle of a block is no module's output: the norm
+    before the MLP sees it, but so does the skip connection. It is changed through what the attention adds to it, after
+    all other changes of what goes into it.
+
+    Raises:
+        CliffscopeError: If there is no such site.
     """
-    if site.name != "hook_resid_mid":
-        return [hook(places.find(site), change)]
-    places.find(site)  # raises where there is no such site
+    steps: list[tuple[Site, bool, Seen]] = []
+    for site, change in changes:
+        places.find(site)
+        if site.name == "hook_resid_mid":
+            keep, add_difference = _through_attention(change)
+            steps.append((Site(site.layer, "hook_resid_pre"), True, keep))
+            steps.append((Site(site.layer, "hook_attn_out"), True, add_difference))
+        else:
+            steps.append((site, False, change))
+    steps.sort(key=lambda step: (*step[0].depth, step[1]))
+    return [(site, see) for site, _, see in steps]
+
+
+def _through_attention(change: Callable[[Tensor], Tensor]) -> tuple[Seen, Seen]:
+    """What to do at the start of a block and at the attention's output to change the sum of the two."""
     before: list[Tensor] = []
 
     def keep(value: Tensor) -> None:
@@ -97,10 +92,21 @@ def hook_to_change(places: Places, site: Site, change: Callable[[Tensor], Tensor
         middle = before[0] + written
         return written + (change(middle) - middle)
 
-    return [
-        hook(places.find(Site(site.layer, "hook_resid_pre")), keep),
-        hook(places.find(Site(site.layer, "hook_attn_out")), add_difference),
-    ]
+    return keep, add_difference
+
+
+def changed(change: Change, value: Tensor, tokens: TokenContext, who: str, site: str) -> Tensor:
+    """The new value of a site.
+
+    Raises:
+        ValueError: If the change does not keep shape and dtype.
+    """
+    new = change(value, tokens)
+    if new.shape != value.shape or new.dtype != value.dtype:
+        raise ValueError(
+            f"{who} at {site} returned {tuple(new.shape)} {new.dtype}, expected {tuple(value.shape)} {value.dtype}"
+        )
+    return new
 
 
 def token_index(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Int[Tensor, "batch pos"]:

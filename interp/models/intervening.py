@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from interp.models.hooks import Change, Intervention, hook_to_change, token_index
+from interp.models.hooks import Change, Intervention, changed, hook, in_order, token_index
 from interp.models.ledger import Ledger, same
 from interp.models.segment_table import TextSegments, WritingSegments
 from interp.models.sites import Site
@@ -41,10 +41,12 @@ class Intervening:
         acting = [_Acting(intervention, ledger) for intervention in interventions]
         try:
             handles.append(places.decoder.register_forward_pre_hook(self._note_tokens, with_kwargs=True))
-            for intervention, act in zip(interventions, acting, strict=True):
-                for name, change in intervention.changes(self._model).items():
-                    site = Site.parse(name, places.n_layers)
-                    handles.extend(hook_to_change(places, site, self._changer(act, change, str(site))))
+            changes = [
+                (site := Site.parse(name, places.n_layers), self._changer(act, change, str(site)))
+                for intervention, act in zip(interventions, acting, strict=True)
+                for name, change in intervention.changes(self._model).items()
+            ]
+            handles.extend(hook(places.find(site), see) for site, see in in_order(places, changes))
             yield
         finally:
             for handle in handles:
@@ -81,18 +83,13 @@ class Intervening:
             self._tokens = TokenContext(index, self._transcripts, table)
 
     def _changer(self, act: "_Acting", change: Change, site: str) -> Callable[[Tensor], Tensor]:
-        def changed(value: Tensor) -> Tensor:
+        def see(value: Tensor) -> Tensor:
             assert self._tokens is not None, "a block ran outside its decoder"
-            new = change(value, self._tokens)
-            if new.shape != value.shape or new.dtype != value.dtype:
-                raise ValueError(
-                    f"{act.name} at {site} returned {tuple(new.shape)} {new.dtype}, "
-                    f"expected {tuple(value.shape)} {value.dtype}"
-                )
+            new = changed(change, value, self._tokens, act.name, site)
             act.note(site, value, new, self._tokens)
             return new
 
-        return changed
+        return see
 
 
 class _Acting:

@@ -1,5 +1,6 @@
 """Names of places in a model, as TransformerLens writes them: `blocks.3.hook_resid_post`, `ln_final.hook_out`."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ class Site:
                 f"or {FINAL_NORM}."
             )
         return cls(resolve_layer(int(match[1]), n_layers), match[2])
+
+    @property
+    def depth(self) -> tuple[float, int]:
+        """Orders sites as a pass reaches them."""
+        return (math.inf, 0) if self.layer is None else (self.layer, BLOCK_SITES.index(self.name))
 
     def __str__(self) -> str:
         return self.name if self.layer is None else f"blocks.{self.layer}.{self.name}"

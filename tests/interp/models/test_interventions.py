@@ -227,6 +227,20 @@ def test_interventions_act_in_order_and_nest(qwen: HookedModel) -> None:
     assert torch.equal(qwen.capture(transcripts, [site], [-1])[site], value)
 
 
+def test_the_middle_of_a_block_changes_after_what_goes_into_it_in_whatever_order_they_are_given(
+    qwen: HookedModel,
+) -> None:
+    sites = ["blocks.1.hook_resid_pre", "blocks.1.hook_attn_out", "blocks.1.hook_resid_mid"]
+    into = [Multiply(sites[0], 2.0), Multiply(sites[1], 3.0)]
+    with qwen.intervene(*into):
+        values = qwen.capture(texts([6]), sites, range(6))
+    expected = values[sites[0]] + values[sites[1]] + pattern(32)
+    for order in ([Add(sites[2]), *into], [*into, Add(sites[2])]):
+        with qwen.intervene(*order):
+            found = qwen.capture(texts([6]), [sites[2]], range(6))[sites[2]]
+        torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
 def _hooks(model: HookedModel) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())
 
