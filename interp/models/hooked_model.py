@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,11 @@ from interp.models.loading import load_checkpoint
 from interp.models.places import Places
 from interp.transcripts import Transcript, TranscriptBuilder
 from interp.transcripts.chat import ChatFormat
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from interp.models.interop.transformer_lens import BridgePass, TransformerLensHook
 
 
 class HookedModel:
@@ -185,6 +190,51 @@ class HookedModel:
         """
         with self._intervening.reading(transcripts, index, stop):
             yield
+
+    def as_transformer_lens(self) -> "TransformerBridge":
+        """A TransformerBridge over the same weights: its parameters are this model's own, which stays as it is.
+
+        The bridge is in the same mode, precision and place, and its weights are not processed (no folding, no
+        centering), so numbers agree to rounding; TransformerLens computes attention in its own way. It tokenizes text
+        as the tokenizer does, without a BOS of its own. What would change or move the shared weights under this model
+        is refused.
+
+        Raises:
+            CliffscopeError: If hooks, adapters or quantization are on the model, or it holds no weights.
+        """
+        from interp.models.interop.transformer_lens import as_transformer_lens
+
+        return as_transformer_lens(self, self._bridge_pass)
+
+    def as_transformer_lens_hooks(
+        self, *interventions: Intervention, transcripts: Sequence[Transcript] = ()
+    ) -> "list[TransformerLensHook]":
+        """Interventions as hooks for the bridges that `as_transformer_lens` makes of this model.
+
+            bridge = model.as_transformer_lens()
+            hooks = model.as_transformer_lens_hooks(a, b, transcripts=[transcript])
+            logits = bridge.run_with_hooks(torch.tensor([transcript.input_ids]), fwd_hooks=hooks)
+
+        The same list serves `run_with_hooks`, `with bridge.hooks(...)` and, inside that, `bridge.generate`.
+
+        Args:
+            interventions: They act in the order given.
+            transcripts: One a row of the batch, or the prompts of a generation. Without them an intervention can act at
+                all tokens only.
+
+        Raises:
+            CliffscopeError: If an intervention does not fit this model. While running: if the rows are not the
+                transcripts, or segments are asked for and there are none.
+        """
+        from interp.models.interop.transformer_lens import transformer_lens_hooks
+
+        return transformer_lens_hooks(self, self._bridge_pass, interventions, transcripts)
+
+    @cached_property
+    def _bridge_pass(self) -> "BridgePass":
+        from interp.models.interop.transformer_lens import BridgePass
+
+        return BridgePass()
 
     def require_eval(self) -> None:
         """Raises `CliffscopeError` in training mode, where dropout would make the numbers wrong."""
