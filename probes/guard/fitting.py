@@ -25,7 +25,7 @@ from interp.rollouts.prompts import Prompt
 from interp.transcripts import Transcript
 from probes.guard.figures import GuardFigures, confounded
 from probes.guard.latent_guard import POSITION, LatentGuard, prompt_transcripts
-from probes.guard.readers import METHODS, LayerFit, Method, combine, fit_layer
+from probes.guard.readers import METHODS, LayerFit, combine, fit_layer
 from probes.guard.threshold import check_calibration, check_false_positives, choose_threshold
 from probes.inputs import check_activations, check_labels
 from probes.linear import LinearProbe
@@ -55,7 +55,7 @@ class GuardOptions:
         CliffscopeError: If the method is unknown or a share is none.
     """
 
-    method: Method = "centroids"
+    method: str = "centroids"
     false_positives: float | None = 0.05
     calibration: float = 0.3
     folds: int | None = None
@@ -130,9 +130,10 @@ def fit_guard(
     splits, held_out_by = _held_out(known, labels, options)
     partitions = [main, *(_partition(labels, texts, split, options) for split in splits)]
     # Before the model is read: whether the calibration splits can promise what is asked.
-    for part in partitions:
+    for number, part in enumerate(partitions):
         n_harmful = int(labels[part.calibrate].sum())
-        check_calibration(n_harmful, len(part.calibrate) - n_harmful, options.false_positives)
+        when = f" without held-out {held_out_by} group {number} of {len(splits)}" if number else ""
+        check_calibration(n_harmful, len(part.calibrate) - n_harmful, options.false_positives, when)
     transcripts = prompt_transcripts(model, known, system)
     found: list[list[LayerFit]] = [[] for _ in partitions]
     for layer, states in _states(model, transcripts, list(layers or range(model.n_layers)), batch_tokens):

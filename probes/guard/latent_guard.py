@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import CliffscopeError
-from interp.json_values import without_nan
+from interp.fitted_files import fitted_metadata, read_fitted
 from interp.models.batching import Batch
 from interp.models.capture import BATCH_TOKENS, stream, take_columns, token_indices
 from interp.models.fingerprint import require_same_model
 from interp.models.sites import resid_post
 from interp.rollouts.prompts import Prompt
-from interp.tensor_files import read_tensors, write_tensors
+from interp.tensor_files import write_tensors
 from probes.guard.readers import METHODS, Centroids, Method
 from probes.linear import LinearProbe
 
@@ -80,9 +80,19 @@ class LatentGuard:
         return (self.reader.layer,)
 
     @property
-    def d_model(self) -> int:
-        """Width of the states that it reads."""
-        return self.reader.harmful.shape[-1] if isinstance(self.reader, Centroids) else self.reader.d_model
+    def layer(self) -> int | None:
+        """The layer, where only one is read."""
+        return self.layers[0] if len(self.layers) == 1 else None
+
+    @property
+    def site(self) -> str | None:
+        """The site, where only one is read."""
+        return None if self.layer is None else resid_post(self.layer)
+
+    @property
+    def position(self) -> str:
+        """`inst`, the last token of the instruction."""
+        return POSITION
 
     @cached_property
     def digest(self) -> str:
@@ -158,15 +168,8 @@ class LatentGuard:
         Raises:
             CliffscopeError: If the file cannot be written or JSON cannot hold the training facts.
         """
-        metadata = {"format": FORMAT, "version": VERSION, "method": self.method, "position": POSITION}
+        metadata = fitted_metadata(path, FORMAT, VERSION, self) | {"method": self.method}
         metadata |= {"layers": json.dumps(list(self.layers)), "threshold": json.dumps(self.threshold)}
-        if self.model is not None:
-            metadata["model"] = self.model
-        metadata["fingerprint"] = json.dumps(dict(self.fingerprint), sort_keys=True)
-        try:
-            metadata["training"] = json.dumps(without_nan(dict(self.training)), sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise CliffscopeError(f"{path}: JSON cannot hold the training facts ({error}).") from error
         write_tensors(path, self._tensors(), metadata)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -182,20 +185,22 @@ class LatentGuard:
             CliffscopeError: If the file is missing, not safetensors, not a guard, of another version, or holds
                 wrong shapes, NaN, infinity or unreadable metadata.
         """
-        tensors, metadata = read_tensors(path)
-        _check_header(path, tensors, metadata)
+        tensors, metadata, place = read_fitted(path, "guard", FORMAT, VERSION)
+        if (method := metadata.get("method")) not in METHODS:
+            raise CliffscopeError(f"{path}: unknown guard method {method!r}; fit the guard again.")
+        if {name: tensor.ndim for name, tensor in tensors.items()} != _TENSORS[method]:
+            found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
+            raise CliffscopeError(
+                f"{path}: a guard of method {method} has other tensors, found {found or 'none'}; fit it again."
+            )
         try:
             layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
             threshold = float(json.loads(metadata["threshold"]))
-            facts = [json.loads(metadata.get(key, "{}")) for key in ("fingerprint", "training")]
         except (KeyError, TypeError, ValueError) as error:
             raise CliffscopeError(f"{path}: the guard's metadata cannot be read ({error}).") from error
-        if not all(isinstance(entry, dict) for entry in facts):
-            raise CliffscopeError(f"{path}: the guard's fingerprint and training must be JSON objects.")
-        fingerprint = {key: str(value) for key, value in facts[0].items()}
         try:
-            reader = _reader(metadata["method"], tensors, layers)
-            return cls(reader, threshold, metadata.get("model"), fingerprint, facts[1])
+            reader = _reader(method, tensors, layers)
+            return cls(reader, threshold, place["model"], place["fingerprint"], place["training"])
         except CliffscopeError as error:
             raise CliffscopeError(f"{path}: {error}") from error
 
@@ -217,21 +222,3 @@ def _reader(method: str, tensors: Mapping[str, Tensor], layers: tuple[int, ...])
 
 _TENSORS = {"centroids": {"harmful": 2, "benign": 2}, "probe": {"weight": 1, "bias": 0}}
 """The tensors of each method, with their numbers of axes."""
-
-
-def _check_header(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuses a safetensors file that is not a guard of this version."""
-    if metadata.get("format") != FORMAT:
-        raise CliffscopeError(
-            f"{path}: not a guard (format {metadata.get('format', 'missing')!r}, expected {FORMAT!r})."
-        )
-    if metadata.get("version") != VERSION:
-        raise CliffscopeError(
-            f"{path}: guard format version {metadata.get('version', 'missing')!r}; this Cliffscope reads "
-            f"version {VERSION!r}: fit the guard again or change the Cliffscope version."
-        )
-    if (method := metadata.get("method")) not in METHODS:
-        raise CliffscopeError(f"{path}: unknown guard method {method!r}.")
-    if {name: tensor.ndim for name, tensor in tensors.items()} != _TENSORS[method]:
-        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
-        raise CliffscopeError(f"{path}: a guard of method {method} has other tensors, found {found or 'none'}.")

@@ -69,7 +69,16 @@ class Centroids:
         return cls(layers, torch.cat([part.harmful for part in parts]), torch.cat([part.benign for part in parts]))
 
     def at(self, layer: int, h: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """cos(h, μ₊) − cos(h, μ₋) at one of the layers, in float32 on `h`'s device; NaN for a state of NaN."""
+        """cos(h, μ₊) − cos(h, μ₋) at one of the layers, in float32 on `h`'s device; NaN for a state of NaN.
+
+        Raises:
+            CliffscopeError: If `h` has another width.
+        """
+        if h.shape[-1] != self.harmful.shape[-1]:
+            raise CliffscopeError(
+                f"guard: made for activations of width {self.harmful.shape[-1]}, found {h.shape[-1]}; is it another "
+                "model's?"
+            )
         place = self.layers.index(layer)
         means = torch.stack([self.harmful[place], self.benign[place]]).to(h.device)
         cosine = torch.nn.functional.cosine_similarity(h.float()[..., None, :], means, dim=-1)
@@ -95,7 +104,7 @@ class LayerFit:
 
 
 def fit_layer(
-    method: Method,
+    method: str,
     layer: int,
     h: Float[Tensor, "prompt d_model"],
     labels: Indices,

@@ -50,17 +50,24 @@ def check_false_positives(share: float | None) -> None:
         raise CliffscopeError(f"false positives: expected a share between 0 and 1, found {share:g}.")
 
 
-def check_calibration(n_harmful: int, n_benign: int, false_positives: float | None) -> None:
-    """Raises `CliffscopeError` if a class is missing, or the benign prompts are too few to promise the share."""
+def check_calibration(n_harmful: int, n_benign: int, false_positives: float | None, when: str = "") -> None:
+    """Raises `CliffscopeError` if a class is missing, or the benign prompts are too few to promise the share.
+
+    Args:
+        n_harmful: Calibration prompts.
+        n_benign: The same, benign.
+        false_positives: The share.
+        when: What to say after "calibration", for instance ` without the prompts held out`.
+    """
     if not n_harmful or not n_benign:
         raise CliffscopeError(
-            f"calibration: {n_harmful} harmful and {n_benign} benign prompts; a threshold needs both: add prompts."
+            f"calibration{when}: {n_harmful} harmful and {n_benign} benign prompts; a threshold needs both: add some."
         )
     if false_positives is not None and _rank(n_benign, false_positives) > n_benign:
         raise CliffscopeError(
-            f"calibration: {n_benign} benign prompts cannot promise {false_positives:.1%} false positives, which needs "
-            f"{math.ceil(1 / false_positives - 1e-9) - 1}: give more benign prompts, allow more false positives, or "
-            "promise nothing (balanced)."
+            f"calibration{when}: {n_benign} benign prompts cannot promise {false_positives:.1%} false positives, which "
+            f"needs {math.ceil(1 / false_positives - 1e-9) - 1}: give more benign prompts, allow more false positives, "
+            "or promise nothing (balanced)."
         )
 
 
