@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interventions.directions.choosing import Choice, ChoiceOptions, choose_direction
     from interventions.directions.contrasts import CONTRASTS, contrast_of, examples_of
     from interventions.directions.direction import Direction
     from interventions.directions.fitting import METHODS, best_layer, fit_direction, fit_directions
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRASTS",
     "METHODS",
+    "Choice",
+    "ChoiceOptions",
     "Direction",
     "best_layer",
+    "choose_direction",
     "contrast_of",
     "examples_of",
     "fit_direction",
@@ -23,6 +27,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "choosing": ("Choice", "ChoiceOptions", "choose_direction"),
     "contrasts": ("CONTRASTS", "contrast_of", "examples_of"),
     "direction": ("Direction",),
     "fitting": ("METHODS", "best_layer", "fit_direction", "fit_directions"),

@@ -143,28 +143,53 @@ def fit_directions(
             NaN or infinite.
     """
     contrast, position = defaults_of(kind, contrast, position)
-    wanted = [resolve_layer(layer, model.n_layers) for layer in (range(model.n_layers) if layers is None else layers)]
-    if site == FINAL_NORM:
-        wanted = [model.n_layers - 1]
     site_at(site, 0)
     examples = rollouts if isinstance(rollouts, Examples) else examples_of(model, rollouts, contrast, [position])
     if examples.positions != (position,):
         raise CliffscopeError(f"examples: expected them at {position} alone, found {', '.join(examples.positions)}.")
     split = split_by_prompt(examples.labels.numpy(), examples.prompts, test_fraction, seed)
+    cells = fit_cells(
+        model, examples, split, layers, site, method=method, shrinkage=shrinkage, seed=seed, batch_tokens=batch_tokens
+    )
+    return {layer: direction.at(kind=kind, training={"contrast": contrast}) for (layer, _), direction in cells.items()}
+
+
+def fit_cells(
+    model: "HookedModel",
+    examples: Examples,
+    split: Split,
+    layers: Sequence[int] | None,
+    site: str = "hook_resid_post",
+    *,
+    method: str = "mean-difference",
+    shrinkage: Shrinkage = "auto",
+    seed: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+) -> dict[tuple[int, str], Direction]:
+    """The directions of labelled examples by layer and position, from one pass over them; see `fit_directions`.
+
+    Raises:
+        CliffscopeError: See `fit_directions`.
+    """
+    wanted = [resolve_layer(layer, model.n_layers) for layer in (range(model.n_layers) if layers is None else layers)]
+    if site == FINAL_NORM:
+        wanted = [model.n_layers - 1]
     values = read_contrast(model, examples, wanted, site, batch_tokens=batch_tokens)
-    facts = {"contrast": contrast, **provenance(examples, split, seed)}
-    return {
-        layer: fit_and_judge(values[row, :, 0], examples, split, method=method, shrinkage=shrinkage, seed=seed).at(
-            kind=kind,
-            model=model.name,
-            fingerprint=model.fingerprint,
-            layer=layer,
-            site=site_at(site, layer),
-            position=position,
-            training=facts,
-        )
-        for row, layer in enumerate(wanted)
-    }
+    facts = provenance(examples, split, seed)
+    cells = {}
+    for row, layer in enumerate(wanted):
+        for column, position in enumerate(examples.positions):
+            activations = values[row, :, column]
+            fitted = fit_and_judge(activations, examples, split, method=method, shrinkage=shrinkage, seed=seed)
+            cells[layer, position] = fitted.at(
+                model=model.name,
+                fingerprint=model.fingerprint,
+                layer=layer,
+                site=site_at(site, layer),
+                position=position,
+                training=facts,
+            )
+    return cells
 
 
 def fit_and_judge(
