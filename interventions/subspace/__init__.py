@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interventions.subspace.alignment import Alignment, align_subspace
+    from interventions.subspace.alignment import Alignment, AlignmentOptions, align_subspace
     from interventions.subspace.check import SubspaceCheck, check_subspace
     from interventions.subspace.interchange import InterchangeSubspace, interchanged
     from interventions.subspace.read_space import ReadSpace
 
 __all__ = [
     "Alignment",
+    "AlignmentOptions",
     "InterchangeSubspace",
     "ReadSpace",
     "SubspaceCheck",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "alignment": ("Alignment", "align_subspace"),
+    "alignment": ("Alignment", "AlignmentOptions", "align_subspace"),
     "check": ("SubspaceCheck", "check_subspace"),
     "interchange": ("InterchangeSubspace", "interchanged"),
     "read_space": ("ReadSpace",),

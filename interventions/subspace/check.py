@@ -117,7 +117,7 @@ class SubspaceCheck:
     @property
     def words(self) -> str:
         """The verdict with its figures, in sentences."""
-        direction, read, unread = (self.effects[part] for part in PARTS[:3])
+        direction, read, unread, full = (self.effects[part] for part in PARTS)
         effect = f"{direction.mean:.2f} nats [{direction.low:.2f}, {direction.high:.2f}]"
         if not direction.clear:
             return (
@@ -125,8 +125,8 @@ class SubspaceCheck:
                 f"{direction.p:.3g}: it does not patch, and there is no effect to ask about."
             )
         figures = (
-            f"interchange along it moves the refusal logit by {effect}; along its read part alone {_share(read)} of "
-            f"that survives, along its unread part alone {_share(unread)}."
+            f"interchange along it moves the refusal logit by {effect}, of the full value by {full.mean:.2f}; along its "
+            f"read part alone {_share(read)} of its effect survives, along its unread part alone {_share(unread)}."
         )
         if self.verdict == "faithful":
             return f"Faithful: {figures}"
