@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interventions.directions.contrasts import CONTRASTS, contrast_of, examples_of
     from interventions.directions.direction import Direction
     from interventions.directions.fitting import METHODS, best_layer, fit_direction, fit_directions
+    from interventions.directions.maps import fit_map
 
 __all__ = [
     "CONTRASTS",
@@ -24,6 +25,7 @@ __all__ = [
     "examples_of",
     "fit_direction",
     "fit_directions",
+    "fit_map",
 ]
 
 _HOMES = {
@@ -31,6 +33,7 @@ _HOMES = {
     "contrasts": ("CONTRASTS", "contrast_of", "examples_of"),
     "direction": ("Direction",),
     "fitting": ("METHODS", "best_layer", "fit_direction", "fit_directions"),
+    "maps": ("fit_map",),
 }
 
 

@@ -18,7 +18,7 @@ prompts, and random directions with the same step stand beside the chosen one.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -68,7 +68,7 @@ class ChoiceOptions:
 
     kl_budget: float = 0.1
     deepest: float = 0.8
-    sufficient: Literal["induce", "restore"] | None = None
+    sufficient: str | None = None
     limit: int = 32
     n_random: int = 3
     seed: int = 0
@@ -105,14 +105,17 @@ class Choice:
     reason: str
     facts: Mapping[str, Any]
 
-    def require(self) -> Direction:
+    def require(self, advice: str = "") -> Direction:
         """The chosen direction.
+
+        Args:
+            advice: What else can be done, to be said where none is chosen.
 
         Raises:
             CliffscopeError: If no candidate is within the budget.
         """
         if self.direction is None:
-            raise CliffscopeError(f"directions: {self.reason}")
+            raise CliffscopeError(f"directions: {self.reason}{f' Or {advice}.' if advice else ''}")
         return self.direction
 
     def write_table(self, path: str | os.PathLike[str]) -> None:
