@@ -15,8 +15,6 @@ are equal and the map is a mere shift by the means' difference, so ρ leads from
 ρ = k/(k + n): each sample counts its own n activations and k activations' worth of the pooled ones.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,7 +24,7 @@ from interp.errors import CliffscopeError
 _SINGULAR = 1e-10
 """Smallest eigenvalue of a covariance, as a share of the largest, that is told from rounding."""
 
-Shrinkage = float | Literal["auto"]
+Shrinkage = float | str
 
 
 def optimal_map(source: Float[Tensor, "k k"], target: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
@@ -85,7 +83,12 @@ def shrunk_covariances(
         source: A sample in k dimensions.
         target: Another.
         shrinkage: ρ, from 0 to 1, or `auto`: k/(k + n) of each sample.
+
+    Raises:
+        CliffscopeError: If the shrinkage is none of these.
     """
+    if shrinkage != "auto" and (isinstance(shrinkage, str) or not 0 <= shrinkage <= 1):
+        raise CliffscopeError(f"shrinkage: expected auto, or a number from 0 to 1, found {shrinkage}.")
     sizes, k = (len(source), len(target)), source.shape[1]
     own = [torch.cov(rows.double().T).reshape(k, k) for rows in (source, target)]
     pooled = sum((n - 1) * covariance for n, covariance in zip(sizes, own, strict=True)) / (sum(sizes) - 2)

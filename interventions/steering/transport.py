@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,9 +38,9 @@ VERSION = "1"
 COMPONENTS = 8
 """Dimensions of the subspace unless told otherwise. What is best is disputed (1–2, 32–64, 256–512): sweep it."""
 
-Shift = Literal["full", "subspace"]
+SHIFTS = ("full", "subspace")
 
-_SHAPES = {"basis": 2, "matrix": 2, "mean": 1, "shift": 1}
+_TENSORS = ("basis", "matrix", "mean", "shift")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +80,12 @@ class GaussianMap:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in _SHAPES:
+        for name in _TENSORS:
             object.__setattr__(self, name, getattr(self, name).detach().cpu().double())
-        (k, d), found = self.basis.shape, [list(getattr(self, name).shape) for name in _SHAPES]
-        if found != [[k, d], [k, k], [d], [d]] or not k:
-            raise CliffscopeError(f"transport: shapes of basis, matrix, mean and shift do not fit together: {found}.")
-        if not all(bool(torch.isfinite(getattr(self, name)).all()) for name in _SHAPES):
+        _check_shapes({name: getattr(self, name) for name in _TENSORS})
+        if not all(bool(torch.isfinite(getattr(self, name)).all()) for name in _TENSORS):
             raise CliffscopeError("transport: the map holds NaN or infinity.")
-        if float((self.basis @ self.basis.T - torch.eye(k)).abs().max()) > 1e-4:
+        if float((self.basis @ self.basis.T - torch.eye(self.k)).abs().max()) > 1e-4:
             raise CliffscopeError("transport: the rows of the basis must be orthonormal.")
         # As its file will hold it: what cannot be read back is refused at once.
         stored = self.matrix.float().double()
@@ -108,7 +106,7 @@ class GaussianMap:
         *,
         components: int = COMPONENTS,
         shrinkage: Shrinkage = "auto",
-        shift: Shift = "full",
+        shift: str = "full",
         **facts: Any,
     ) -> "GaussianMap":
         """The map from the distribution of one sample to that of another.
@@ -123,20 +121,15 @@ class GaussianMap:
             facts: The provenance among the attributes.
 
         Raises:
-            CliffscopeError: If activations are NaN or infinite, differ in width or are fewer than 2, vary in fewer
-                directions than components are asked for, or a covariance is singular.
+            CliffscopeError: If activations are NaN or infinite or fewer than 2, or vary in fewer directions than
+                components are asked for, or a covariance is singular.
         """
         for name, sample in (("source", source), ("target", target)):
-            if sample.ndim != 2 or len(sample) < 2 or sample.shape[1] != source.shape[-1]:
-                raise CliffscopeError(
-                    f"transport: expected 2 or more {name} activations [n, d_model] of one width, found "
-                    f"{list(sample.shape)} beside {list(source.shape)}."
-                )
+            if len(sample) < 2:
+                raise CliffscopeError(f"transport: expected 2 or more {name} activations, found {len(sample)}.")
             check_activations(sample)
-        if shift not in ("full", "subspace"):
-            raise CliffscopeError(f"shift {shift!r}: expected full or subspace.")
-        if shrinkage != "auto" and not 0 <= shrinkage <= 1:
-            raise CliffscopeError(f"shrinkage: expected auto, or a number from 0 to 1, found {shrinkage}.")
+        if shift not in SHIFTS:
+            raise CliffscopeError(f"shift {shift!r}: expected {' or '.join(SHIFTS)}.")
         x, y = source.detach().cpu().double(), target.detach().cpu().double()
         basis, variance = principal_components(torch.cat([x, y]), components)
         sigma_x, sigma_y, shares = shrunk_covariances(x @ basis.T, y @ basis.T, shrinkage)
@@ -232,7 +225,8 @@ class GaussianMap:
         outside = float((self.shift - inside @ self.basis).norm())
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(self.d_model, min(self.k + 1, self.d_model), generator=generator, dtype=torch.float64)
-        frame = torch.linalg.qr(drawn).Q.T
+        q, r = torch.linalg.qr(drawn)
+        frame = (q * r.diagonal().sign()).T  # QR leaves the signs open
         shift = inside @ frame[: self.k] + outside * frame[-1] * (len(frame) > self.k)
         return replace(
             self,
@@ -263,7 +257,7 @@ class GaussianMap:
             CliffscopeError: If the file cannot be written or JSON cannot hold the training facts.
         """
         metadata = fitted_metadata(path, FORMAT, VERSION, self) | {"kind": self.kind}
-        write_tensors(path, {name: getattr(self, name) for name in _SHAPES}, metadata)
+        write_tensors(path, {name: getattr(self, name) for name in _TENSORS}, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "GaussianMap":
@@ -274,16 +268,22 @@ class GaussianMap:
                 wrong shapes, NaN, infinity or unreadable metadata.
         """
         tensors, metadata, place = read_fitted(path, "transport map", FORMAT, VERSION)
-        if {name: tensor.ndim for name, tensor in tensors.items()} != _SHAPES:
-            found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
-            raise CliffscopeError(
-                f"{path}: expected basis [k, d_model], matrix [k, k], mean [d_model] and shift [d_model], found "
-                f"{found or 'no tensors'}; fit it again."
-            )
         try:
-            return cls(*(tensors[name] for name in _SHAPES), kind=metadata.get("kind", "given"), **place)
+            _check_shapes(tensors)
+            return cls(*(tensors[name] for name in _TENSORS), kind=metadata.get("kind", "given"), **place)
         except CliffscopeError as error:
             raise CliffscopeError(f"{path}: {error}") from error
+
+
+def _check_shapes(tensors: Mapping[str, Tensor]) -> None:
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    k, d = (*shapes.get("basis", []), 0, 0)[:2]
+    if shapes != {"basis": [k, d], "matrix": [k, k], "mean": [d], "shift": [d]} or not k * d:
+        found = ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+        raise CliffscopeError(
+            "transport: expected basis [k, d_model], matrix [k, k], mean [d_model] and shift [d_model], found "
+            f"{found or 'no tensors'}; fit it again."
+        )
 
 
 def displacement(
