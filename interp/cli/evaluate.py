@@ -17,11 +17,25 @@ from interp.cli.judge_options import (
     MaxTokens,
     Timeout,
 )
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Seed
+from interp.cli.options import (
+    BatchSize,
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Mask,
+    MaxNewTokens,
+    Model,
+    Restart,
+    Seed,
+    Temperature,
+)
+from interp.cli.steer_options import Alpha, DoseUnits, HowToSteer, Layer, OptionalVector, Scope, Steering, Units
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
+    from interp.models.hooks import Intervention
     from interventions.masks import HeadMask
     from selection.evaluation import Evaluation
 
@@ -35,9 +49,17 @@ def evaluate(
         str | None, typer.Option("--traps", help="Harmless questions with harmful words, counted apart.")
     ] = None,
     mask: Mask = None,
+    vector: OptionalVector = None,
+    alpha: Alpha = None,
+    layer: Layer = None,
+    mode: HowToSteer = None,
+    scope: Scope = "all",
+    units: DoseUnits = Units.SCALE,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="What the model was made from, for KL and perplexity; else itself without --mask."),
+        typer.Option(
+            "--base", help="What it was made from, for KL and perplexity; else itself without mask and vector."
+        ),
     ] = None,
     judge: Annotated[Kind, typer.Option("--judge", help="How to judge.")] = Kind.KEYWORD,
     judge_model: JudgeModel = None,
@@ -52,19 +74,19 @@ def evaluate(
     max_tokens: MaxTokens = None,
     timeout: Timeout = None,
     concurrency: Concurrency = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")] = 512,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = 0.0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many of each file.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="A short name for tables and pictures.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")] = 64,
+    batch_size: BatchSize = 64,
     batch_tokens: BatchTokens = 8192,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")] = False,
+    restart: Restart = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DType = "auto",
     as_json: Json = False,
 ) -> None:
-    """Answers and judges prompts, and measures what a mask or a training cost; run again, it goes on where it was.
+    """Answers and judges prompts, and measures what a change to the model cost; run again, it goes on where it was.
 
     Rates come with Wilson intervals, by set and category, and every prompt's outcome is in the file, so that
     evaluations on the same prompts and with the same seed are compared pair by pair. A classifier judges the harmful
@@ -79,6 +101,7 @@ def evaluate(
 
     if label is not None and not label.strip():
         raise CliffscopeError("--label is blank; give a short name, or leave it out.")
+    steering = Steering.asked(vector, alpha, layer, mode, scope, units)
     folder = rollouts_folder(out)
     judging = JudgeOptions(
         kind=judge.value,
@@ -102,10 +125,16 @@ def evaluate(
     from selection.evaluation import EvaluationOptions
     from selection.evaluation import evaluate as evaluate_model
 
-    require_writable(out, folder / "harmful.jsonl", inputs=(mask, *map(Path, named.values())))
+    require_writable(out, folder / "harmful.jsonl", inputs=(mask, vector, *map(Path, named.values())))
     loaded = None if mask is None else HeadMask.load(mask)
     hooked = open_model(model, device, dtype)
-    interventions, facts = ({}, {}) if mask is None or loaded is None else _in_force(mask, loaded, hooked)
+    interventions: dict[str, Intervention] = {}
+    facts: dict[str, Any] = {}
+    told = [] if mask is None or loaded is None else [_in_force(mask, loaded, hooked)]
+    told += [] if steering is None else [steering.on(hooked)]
+    for name, intervention, about_it in told:
+        interventions[name] = intervention
+        facts |= about_it
     made = evaluate_model(
         hooked,
         out=out,
@@ -121,8 +150,8 @@ def evaluate(
     _report(made, out, as_json)
 
 
-def _in_force(path: Path, mask: "HeadMask", model: "HookedModel") -> "tuple[dict[str, HeadMask], dict[str, Any]]":
-    """The mask by a name that tells which it is, and what to put down of it; refuses one for another model."""
+def _in_force(path: Path, mask: "HeadMask", model: "HookedModel") -> "tuple[str, Intervention, dict[str, Any]]":
+    """A name that tells which mask it is, the mask, and what to put down of it; refuses one for another model."""
     import hashlib
 
     from interp.cli.session import about
@@ -131,7 +160,7 @@ def _in_force(path: Path, mask: "HeadMask", model: "HookedModel") -> "tuple[dict
         mask.changes(model)
     digest, summary = hashlib.sha256(path.read_bytes()).hexdigest(), mask.summary()
     told = {key: summary[key] for key in ("heads", "scale", "renormalize", "method")}
-    return {f"mask {digest[:8]}": mask}, {"mask": {"sha256": digest, **told}}
+    return f"mask {digest[:8]}", mask, {"mask": {"sha256": digest, **told}}
 
 
 def _report(made: "Evaluation", out: Path, as_json: bool) -> None:

@@ -37,3 +37,8 @@ Mask = Annotated[
     Path | None,
     typer.Option("--mask", help="A head mask made by `cliffscope mask build`, attached to the model throughout."),
 ]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")]
+System = Annotated[str | None, typer.Option("--system", help="A system prompt.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")]

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Device, DType, Json, Mask, Seed
+from interp.cli.options import BatchSize, Device, DType, Json, Mask, MaxNewTokens, Restart, Seed, System, Temperature
+from interp.cli.steer_options import Alpha, DoseUnits, HowToSteer, Layer, OptionalVector, Scope, Steering, Units
 from interp.errors import CliffscopeError
 
 
@@ -17,23 +18,36 @@ class Label(StrEnum):
     BENIGN = "benign"
 
 
+Prompts = Annotated[str, typer.Option("--prompts", help="CSV, JSON, JSONL, Parquet, or a dataset id on the hub.")]
+Out = Annotated[Path, typer.Option("--out", help="The JSON Lines file to write.")]
+LabelOption = Annotated[Label | None, typer.Option("--label", help="What the prompts are, where no column says.")]
+Column = Annotated[str | None, typer.Option("--column", help="The prompt column, if not found by name.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many prompts.")]
+
+
 def rollout(
-    prompts: Annotated[str, typer.Option("--prompts", help="CSV, JSON, JSONL, Parquet, or a dataset id on the hub.")],
-    out: Annotated[Path, typer.Option("--out", help="The JSON Lines file to write.")],
+    prompts: Prompts,
+    out: Out,
     model: Annotated[
         str | None,
         typer.Option("--model", help="The model; with --endpoint its name there.", envvar="CLIFFSCOPE_MODEL"),
     ] = None,
-    label: Annotated[Label | None, typer.Option("--label", help="What the prompts are, where no column says.")] = None,
-    column: Annotated[str | None, typer.Option("--column", help="The prompt column, if not found by name.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many prompts.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Thinking included.")] = 512,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
-    system: Annotated[str | None, typer.Option("--system", help="A system prompt.")] = None,
+    label: LabelOption = None,
+    column: Column = None,
+    limit: Limit = None,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = 0.0,
+    system: System = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="An OpenAI-compatible server to use.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")] = 64,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")] = False,
+    batch_size: BatchSize = 64,
+    restart: Restart = False,
     mask: Mask = None,
+    vector: OptionalVector = None,
+    alpha: Alpha = None,
+    layer: Layer = None,
+    mode: HowToSteer = None,
+    scope: Scope = "all",
+    units: DoseUnits = Units.SCALE,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -45,19 +59,23 @@ def rollout(
     """
     if model is None and endpoint is None:
         raise CliffscopeError("Give --model, or --endpoint with the URL of a server.")
-    if mask is not None and endpoint is not None:
-        raise CliffscopeError("--mask acts on a model on this machine, not on a server; fold it into a checkpoint.")
+    if endpoint is not None and (mask is not None or vector is not None):
+        what = "--mask" if mask is not None else "--vector"
+        advice = "; fold it into a checkpoint" if mask is not None else ""
+        raise CliffscopeError(f"{what} acts on a model on this machine, not on a server{advice}.")
+    steering = Steering.asked(vector, alpha, layer, mode, scope, units)
     from interp.judges import KeywordJudge
     from interp.rollouts.job import run, settings_path
     from interp.rollouts.prompts import load_prompts
 
     harmful = None if label is None else label is Label.HARMFUL
     loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
-    from interp.cli.session import open_model, require_writable
+    from interp.cli.session import open_model, require_writable, steered
 
-    require_writable(out, settings_path(out), inputs=(Path(prompts), mask))
+    require_writable(out, settings_path(out), inputs=(Path(prompts), mask, vector))
     options = {"temperature": temperature, "seed": seed, "system": system}
     job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
+    idle: list[str] = []
     if endpoint is not None:
         from interp.rollouts.endpoint import Endpoint
 
@@ -67,13 +85,11 @@ def rollout(
     else:
         from interp.rollouts.model_generator import ModelGenerator
 
-        generator = ModelGenerator(
-            open_model(str(model), device, dtype, mask=mask),
-            max_new_tokens=max_new_tokens,
-            **options,  # type: ignore[arg-type]
-        )
-        result = run(loaded, generator.generate, out, generator.settings, **job)
-    _report(result, out, as_json)
+        hooked = open_model(str(model), device, dtype, mask=mask)
+        with steered(hooked, steering) as idle:
+            generator = ModelGenerator(hooked, max_new_tokens=max_new_tokens, **options)  # type: ignore[arg-type]
+            result = run(loaded, generator.generate, out, generator.settings, **job)
+    _report(result, out, idle, as_json)
 
 
 def _require_reachable(endpoint: str) -> None:
@@ -91,7 +107,7 @@ def _require_reachable(endpoint: str) -> None:
         ) from error
 
 
-def _report(result: Any, out: Path, as_json: bool) -> None:
+def _report(result: Any, out: Path, idle: list[str], as_json: bool) -> None:
     from collections import Counter
 
     from interp.cli.output import emit
@@ -105,7 +121,9 @@ def _report(result: Any, out: Path, as_json: bool) -> None:
         "resumed": result.resumed,
         "outcomes": dict(sorted(outcomes.items())),
         "unclosed_thinking": unclosed,
+        "idle": idle,
     }
     rows = [("rollouts", len(result.rollouts)), *sorted(outcomes.items()), ("thinking never closed", unclosed)]
     note = "Nothing to do: it was finished already." if result.was_complete else f"Written to {out}."
+    note = "\n".join([note, *idle])
     emit(payload, as_json=as_json, title="Rollouts", rows=rows, note=note)

@@ -3,16 +3,22 @@
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from interp.errors import CliffscopeError
 from interp.models.hooked_model import HookedModel
+from interp.models.intervening import NothingChangedWarning
 from interp.models.loading import ORGANISM
 from interp.models.sites import resolve_layer
+
+if TYPE_CHECKING:
+    from interp.cli.steer_options import Steering
 
 MASKED = " + mask "
 """In the name of a model between its own and which mask is on it."""
@@ -62,6 +68,37 @@ def open_model(name: str, device: str, dtype: str, *, mask: Path | None = None, 
     return model
 
 
+@contextmanager
+def steered(model: HookedModel, steering: "Steering | None") -> Iterator[list[str]]:
+    """The model with a vector active inside the block, and named so that its rollouts tell which vector and dose.
+
+    Yields:
+        A list; in it stands afterwards, in words, if the vector was active and changed nothing.
+
+    Raises:
+        CliffscopeError: If the vector does not fit the model.
+    """
+    idle: list[str] = []
+    if steering is None:
+        yield idle
+        return
+    told, intervention, _ = steering.on(model)
+    name = model.name
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", NothingChangedWarning)
+        try:
+            model.name = f"{name} + {told}"
+            with model.intervene(intervention):
+                yield idle
+        finally:
+            model.name = name
+    for warning in seen:
+        if issubclass(warning.category, NothingChangedWarning):
+            idle.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def parse_layer(text: str) -> int | str:
     """A layer for a probe: `auto`, `norm` or a number. Raises `CliffscopeError` for anything else."""
     if text in ("auto", "norm"):
@@ -72,14 +109,14 @@ def parse_layer(text: str) -> int | str:
         raise CliffscopeError(f"--layer {text!r}: expected auto, a number, or norm.") from error
 
 
-def parse_layers(text: str, n_layers: int) -> list[int]:
-    """Layers from `all` or `0,4,8`. Raises `CliffscopeError` for anything else."""
+def parse_layers(text: str, n_layers: int, option: str = "--layers") -> list[int]:
+    """Layers from `all` or `0,4,8`. Raises `CliffscopeError`, naming the option, for anything else."""
     if text == "all":
         return list(range(n_layers))
     try:
         chosen = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise CliffscopeError(f"--layers {text!r}: expected `all` or numbers separated by commas.") from error
+        raise CliffscopeError(f"{option} {text!r}: expected `all` or numbers separated by commas.") from error
     return sorted({resolve_layer(layer, n_layers) for layer in chosen})
 
 

@@ -22,8 +22,7 @@ from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 from interventions.behaviour import Behaviour, answer, drift
 from interventions.dose.options import Cell, DoseOptions
-from interventions.dose.vector import Vector, control
-from interventions.steering.vectors import sites_of, steering
+from interventions.dose.vector import Vector, in_force
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
@@ -66,25 +65,9 @@ class Bench:
         """What the figures depend on beside prompts, vector and options."""
         return self._generator.settings
 
-    def change(self, cell: Cell) -> list[Intervention]:
-        """What is in force at a dose; nothing for the unsteered model.
-
-        Raises:
-            CliffscopeError: If this vector cannot be used so.
-        """
-        if cell.layer is None:
-            return []
-        options, vector, mode = self.options, self.vector, self.options.mode
-        if cell.draw is not None:
-            vector = control(vector, options.seed + cell.draw)
-            mode = "add" if mode == "transport" else mode
-        alpha = None if mode == "ablate" else cell.alpha
-        sites = sites_of(vector, [cell.layer])
-        return [steering(vector, alpha, mode, sites, options.scope, options.units)]
-
     def row(self, cell: Cell) -> dict[str, Any]:
         """All figures of one dose."""
-        change = self.change(cell)
+        change = in_force(self.vector, cell, self.options)
         rollouts = answer(self._generator, self.prompts, change, self.judge)
         if not change:
             self.unsteered = rollouts

@@ -36,7 +36,7 @@ _CURVES = (
     _Curve("kl_benign", "drift on benign answers", COLORS["benign"], "solid", 3),
     _Curve("refusal_logit", "refusal logit at the edge", COLORS["refused"], "solid", 4),
 )
-_ROWS = ("share of prompts", "useless answers", "drift (nats a token)", "refusal logit (nats)")
+_ROWS = ("share of prompts", "useless", "drift (nats a token)", "refusal logit (nats)")
 _HEIGHTS = (0.4, 0.15, 0.225, 0.225)
 _UNITS = {"scale": "α (× distance of the class means)", "norm": "α (× norm of the activation)", "absolute": "α"}
 _AXES = {"transport": "strength of the map", "ablate": "0 unsteered, 1 ablated", CLAMP: "α (clamped to)"}

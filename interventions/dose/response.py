@@ -82,8 +82,8 @@ class DoseResponse:
     @property
     def rows(self) -> list[Row]:
         """The table row by row."""
-        records: list[dict[str, Any]] = self.table.to_dict(orient="records")
-        return [{name: None if value is pd.NA else value for name, value in record.items()} for record in records]
+        records = self.table.to_dict(orient="records")
+        return [{str(name): None if value is pd.NA else value for name, value in row.items()} for row in records]
 
     @property
     def unsteered(self) -> Row:

@@ -20,11 +20,10 @@ from interp.rollouts.job import require_same
 from interp.rollouts.job_log import JobLog
 from interp.rollouts.prompts import Prompt, PromptSet
 from interp.rollouts.rollout import checked_row, rollout_from_row
-from interventions.directions.direction import Direction
 from interventions.dose.bench import Bench, check_prompts
 from interventions.dose.options import Cell, DoseOptions, cells
 from interventions.dose.response import DoseResponse
-from interventions.dose.vector import Vector, vector_facts
+from interventions.dose.vector import Vector, check_vector, default_mode, vector_facts
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
@@ -59,12 +58,9 @@ def dose_response(
             the model, the mode or a layer; if `out` or what an earlier run left was made with other settings.
     """
     check_prompts(prompts)
-    options = replace(options, mode=options.mode or ("add" if isinstance(vector, Direction) else "transport"))
-    bench = Bench(model, vector, prompts, options, judge or KeywordJudge())
-    grid = list(cells(options))
-    for cell in grid:
-        for change in bench.change(cell):
-            change.changes(model)
+    options = replace(options, mode=options.mode or default_mode(vector))
+    check_vector(model, vector, options)
+    bench, grid = Bench(model, vector, prompts, options, judge or KeywordJudge()), list(cells(options))
     header = _header(bench)
     path = None if out is None else Path(out)
     with nullcontext() if path is None else JobLog.open(path.with_name(f".{path.name}.partial"), path) as log:

@@ -2,14 +2,25 @@
 
 import hashlib
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from interp.models.hooks import Intervention
 from interventions.directions.direction import Direction
+from interventions.dose.options import Cell, DoseOptions, cells
 from interventions.steering.transport import GaussianMap
+from interventions.steering.vectors import sites_of, steering
+
+if TYPE_CHECKING:
+    from interp.models.hooked_model import HookedModel
 
 Vector = Direction | GaussianMap
+
+
+def default_mode(vector: Vector) -> str:
+    """What is done with a vector where nothing else is said: a direction is added, a map transports."""
+    return "add" if isinstance(vector, Direction) else "transport"
 
 
 def control(vector: Vector, seed: int) -> Direction:
@@ -22,6 +33,29 @@ def control(vector: Vector, seed: int) -> Direction:
         return vector.random_like(seed).at(positive=vector.positive, negative=vector.negative)
     shift = Direction.of(vector.shift, fingerprint=vector.fingerprint, layer=vector.layer, site=vector.site)
     return shift.random_like(seed)
+
+
+def in_force(vector: Vector, cell: Cell, options: DoseOptions) -> list[Intervention]:
+    """What is in force at a dose of a vector, or of its control; nothing for the unsteered model.
+
+    Raises:
+        CliffscopeError: If this vector cannot be used so.
+    """
+    if cell.layer is None:
+        return []
+    used, mode = vector, options.mode or default_mode(vector)
+    if cell.draw is not None:
+        used = control(vector, options.seed + cell.draw)
+        mode = "add" if mode == "transport" else mode
+    alpha = None if mode == "ablate" else cell.alpha
+    return [steering(used, alpha, mode, sites_of(used, [cell.layer]), options.scope, options.units)]
+
+
+def check_vector(model: "HookedModel", vector: Vector, options: DoseOptions) -> None:
+    """Raises `CliffscopeError` if a vector does not fit a model, a layer, or how it is to be used."""
+    for cell in cells(options):
+        for intervention in in_force(vector, cell, options):
+            intervention.changes(model)
 
 
 def vector_facts(vector: Vector) -> dict[str, Any]:
