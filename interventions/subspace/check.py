@@ -125,8 +125,8 @@ class SubspaceCheck:
                 f"{direction.p:.3g}: it does not patch, and there is no effect to ask about."
             )
         figures = (
-            f"interchange along it moves the refusal logit by {effect}, of the full value by {full.mean:.2f}; along its "
-            f"read part alone {_share(read)} of its effect survives, along its unread part alone {_share(unread)}."
+            f"interchange along it moves the refusal logit by {effect}, of the full value by {full.mean:.2f}; along "
+            f"its read part alone {_share(read)} of its effect survives, along its unread part alone {_share(unread)}."
         )
         if self.verdict == "faithful":
             return f"Faithful: {figures}"
