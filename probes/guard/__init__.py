@@ -6,19 +6,23 @@ fitted.guard.flags(model, new_prompts)             # what it would stop
 """
 
 from probes.guard.figures import GuardFigures, confounded
+from probes.guard.filtering import REFUSAL, GuardedGenerator, was_stopped
 from probes.guard.fitting import GuardFit, GuardOptions, fit_guard
 from probes.guard.latent_guard import LatentGuard
 from probes.guard.readers import Centroids
 from probes.guard.threshold import Threshold, choose_threshold
 
 __all__ = [
+    "REFUSAL",
     "Centroids",
     "GuardFigures",
     "GuardFit",
     "GuardOptions",
+    "GuardedGenerator",
     "LatentGuard",
     "Threshold",
     "choose_threshold",
     "confounded",
     "fit_guard",
+    "was_stopped",
 ]
