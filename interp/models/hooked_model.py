@@ -230,6 +230,19 @@ class HookedModel:
 
         return transformer_lens_hooks(self, self._bridge_pass, interventions, transcripts)
 
+    def as_nnsight(self) -> Any:
+        """An nnsight model over the same weights: its parameters are this model's own, which stays as it is.
+
+        A `TransformersModel` with the tokenizer, or an `NNsight` where there is none. Interventions act on what
+        `interp.models.interop.nnsight.intervened` makes of it.
+
+        Raises:
+            CliffscopeError: If nnsight is not installed, or hooks are on the model.
+        """
+        from interp.models.interop.nnsight import as_nnsight
+
+        return as_nnsight(self)
+
     @cached_property
     def _bridge_pass(self) -> "BridgePass":
         from interp.models.interop.transformer_lens import BridgePass

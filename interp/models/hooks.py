@@ -1,6 +1,6 @@
 """Reading and changing values at places by plain PyTorch hooks, and the protocol of an intervention."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -56,6 +56,25 @@ def hook(place: Place, see: Seen) -> RemovableHandle:
 def hook_to_change(places: Places, site: Site, change: Callable[[Tensor], Tensor]) -> list[RemovableHandle]:
     """Hooks that replace the value at a site by `change(value)` for everything that reads it."""
     return [hook(places.find(where), see) for where, see in in_order(places, [(site, change)])]
+
+
+def planned(
+    model: "HookedModel",
+    interventions: Sequence[Intervention],
+    see: Callable[[Intervention, Change, Site], Callable[[Tensor], Tensor]],
+) -> list[tuple[Site, Callable[[Tensor], Tensor]]]:
+    """What becomes of which sites.
+
+    Args:
+        model: The model.
+        interventions: What to change.
+        see: Makes of an intervention, its change and a site what becomes of the site's value.
+    """
+    return [
+        (site := Site.parse(name, model.n_layers), see(intervention, change, site))
+        for intervention in interventions
+        for name, change in intervention.changes(model).items()
+    ]
 
 
 def in_order(places: Places, changes: Iterable[tuple[Site, Callable[[Tensor], Tensor]]]) -> list[tuple[Site, Seen]]:

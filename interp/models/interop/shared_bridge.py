@@ -15,7 +15,7 @@ from interp.errors import CliffscopeError
 _OWN = "make a bridge of its own with TransformerBridge.boot_transformers"
 
 
-class SharedBridge(TransformerBridge):  # type: ignore[misc]  # TransformerLens is not typed
+class SharedBridge(TransformerBridge):
     """A bridge over another model's weights. It refuses what would change or move them under that model.
 
     Everything else is TransformerBridge's.
@@ -28,7 +28,7 @@ class SharedBridge(TransformerBridge):  # type: ignore[misc]  # TransformerLens 
             f"change them there: call enable_compatibility_mode(no_processing=True), or {_OWN}."
         )
 
-    def enable_compatibility_mode(
+    def enable_compatibility_mode(  # type: ignore[override]  # what else it takes is passed on
         self, disable_warnings: bool = False, no_processing: bool = False, **options: Any
     ) -> None:
         """As TransformerLens', without processing of weights."""
@@ -58,6 +58,9 @@ class SharedBridge(TransformerBridge):  # type: ignore[misc]  # TransformerLens 
 class _Rows(nn.Module):
     """Some output rows of a linear layer, as a layer: reads that layer's weight whenever it is used."""
 
+    _fused: Any
+    _rows: torch.Tensor
+
     def __init__(self, fused: nn.Module, rows: torch.Tensor) -> None:
         super().__init__()
         self.__dict__["_fused"] = fused  # it is a module of the tree already
@@ -65,7 +68,8 @@ class _Rows(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        return self._fused.weight[self._rows]
+        weight: torch.Tensor = self._fused.weight
+        return weight[self._rows]
 
     @property
     def bias(self) -> torch.Tensor | None:
@@ -85,34 +89,36 @@ def read_fused_projections(bridge: TransformerBridge) -> list[str]:
     Returns:
         Names of layers that still hold copies.
     """
-    left = []
-    for name, attention in bridge.named_modules():
-        if isinstance(attention, JointQKVAttentionBridge):
-            fused = attention.qkv.original_component
-            parts = [attention.q, attention.k, attention.v]
-            if all(_storage(part.weight) == _storage(fused.weight) for part in parts):
-                continue
-            rows = _rows(attention, fused)
-            if rows is None:
-                left.append(name)
-                continue
-            for part, mine in zip(parts, rows, strict=True):
-                part.set_original_component(_Rows(fused, mine.to(fused.weight.device)))
+    left: list[str] = []
+    for name, module in bridge.named_modules():
+        if not isinstance(module, JointQKVAttentionBridge):
+            continue
+        attention: Any = module
+        fused = attention.qkv.original_component
+        parts = [attention.q, attention.k, attention.v]
+        if all(_storage(part.weight) == _storage(fused.weight) for part in parts):
+            continue
+        rows = _rows_of_parts(attention, fused, parts)
+        if rows is None:
+            left.append(name)
+            continue
+        for part, mine in zip(parts, rows, strict=True):
+            part.set_original_component(_Rows(fused, mine.to(fused.weight.device)))
     return left
 
 
-def _rows(attention: JointQKVAttentionBridge, fused: nn.Module) -> list[torch.Tensor] | None:
-    """Which rows of a fused projection are q, k and v; `None` if they are not just rows of it."""
+def _rows_of_parts(attention: Any, fused: Any, parts: list[Any]) -> list[torch.Tensor] | None:
+    """Which rows of a fused projection q, k and v are; `None` if they are not just rows of it."""
     n, width = fused.weight.shape
     numbers = torch.arange(n, dtype=torch.float32)
     numbered = SimpleNamespace(weight=numbers[:, None].expand(n, width).clone(), bias=numbers.clone())
     with torch.random.fork_rng(devices=[]):
-        parts = attention.split_qkv_matrix(SimpleNamespace(**{attention.submodules["qkv"].name: numbered}))
-    rows = [part.weight[:, 0].long() for part in parts]
-    for mine, part in zip(rows, (attention.q, attention.k, attention.v), strict=True):
-        if part.weight.shape != (len(mine), width) or not torch.equal(fused.weight[mine], part.weight):
+        split = attention.split_qkv_matrix(SimpleNamespace(**{attention.submodules["qkv"].name: numbered}))
+    found = [part.weight[:, 0].long() for part in split]
+    for rows, part in zip(found, parts, strict=True):
+        if part.weight.shape != (len(rows), width) or not torch.equal(fused.weight[rows], part.weight):
             return None
-    return rows
+    return found
 
 
 def _storage(tensor: torch.Tensor) -> int:

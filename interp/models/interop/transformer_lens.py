@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import CliffscopeError
-from interp.models.hooks import Intervention, Seen, changed, in_order
+from interp.models.hooks import Change, Intervention, Seen, changed, in_order, planned
 from interp.models.interop.pass_tokens import DecoderCall, PassTokens
 from interp.models.interop.twin import twin
 from interp.models.interop.versions import require
@@ -92,18 +92,11 @@ def transformer_lens_hooks(
     places = model.places
     tokens = _Tokens(current, PassTokens(model, transcripts))
 
-    def see(intervention: Intervention, change: Any, site: Site) -> Callable[[Tensor], Tensor]:
+    def see(intervention: Intervention, change: Change, site: Site) -> Callable[[Tensor], Tensor]:
         who = type(intervention).__name__
         return lambda value: changed(change, value, tokens.now(), who, str(site))
 
-    steps = in_order(
-        places,
-        [
-            (site := Site.parse(name, places.n_layers), see(intervention, change, site))
-            for intervention in interventions
-            for name, change in intervention.changes(model).items()
-        ],
-    )
+    steps = in_order(places, planned(model, interventions, see))
     return [(str(site), partial(_at_hook_point, step, places.find(site).n_heads)) for site, step in steps]
 
 
