@@ -18,6 +18,7 @@ from interp.cli.organism import app as organism
 from interp.cli.probe import app as probe
 from interp.cli.repair import repair
 from interp.cli.rollout import rollout
+from interp.cli.sae import app as sae
 from interp.cli.select import select
 from interp.cli.steer import app as steer
 from interp.errors import CliffscopeError
@@ -41,6 +42,7 @@ app.add_typer(heads)
 app.add_typer(mask)
 app.add_typer(guard)
 app.add_typer(steer)
+app.add_typer(sae)
 app.command()(select)
 app.command()(repair)
 app.command()(evaluate)

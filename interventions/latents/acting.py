@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
 
+class LatentsIdleError(CliffscopeError):
+    """A change of latents was active and changed nothing."""
+
+
 @contextlib.contextmanager
 def intervene_latents(
     model: "HookedModel", *changes: LatentChange, ledger: Ledger | None = None
@@ -30,7 +34,7 @@ def intervene_latents(
         ledger: Takes down which tokens were changed.
 
     Raises:
-        CliffscopeError: At the end, if passes ran in the block and a change left every activation as it was.
+        LatentsIdleError: At the end, if passes ran in the block and a change left every activation as it was.
     """
     watched = [replace(change, activity=Activity()) for change in changes]
     with model.intervene(*watched, ledger=ledger):
@@ -40,16 +44,16 @@ def intervene_latents(
 
 
 def require_acted(change: LatentChange) -> None:
-    """Raises `CliffscopeError` if a change that has an `Activity` was there in passes and changed nothing."""
+    """Raises `LatentsIdleError` if a change that has an `Activity` was there in passes and changed nothing."""
     activity = change.activity
     if activity is None or not activity.passes or activity.changed:
         return
     if not activity.tokens:
-        raise CliffscopeError(
+        raise LatentsIdleError(
             f"{change}: changed nothing: the scope {change.scope!r} holds no token of these texts (the first one is "
             "left out unless asked for); choose a wider scope."
         )
-    raise CliffscopeError(
+    raise LatentsIdleError(
         f"{change}: changed nothing at the {activity.tokens:,} tokens of the scope {change.scope!r}: {change.idle}. "
         "Choose another latent, dose or scope; `cliffscope sae rank` tells where a latent is active."
     )

@@ -96,7 +96,7 @@ class LatentChange(ABC):
 
     def __str__(self) -> str:
         """In a few words, for the name of a model that has it: `latent 17 clamp 8`."""
-        dose = "".join(f" {value:g}" for value in self._dose().values())
+        dose = "".join(f" {value!r}" for value in self._dose().values())
         plural = "s" if len(self._indices) > 1 else ""
         return f"latent{plural} {','.join(map(str, self._indices))} {self.verb}{dose}"
 

@@ -38,6 +38,7 @@ def load_latents(model: "HookedModel", source: str, site: str | None = None) -> 
         CliffscopeError: If there is no such autoencoder, it is damaged, does not fit the model or the site, or is of a
             kind that does not encode and decode one and the same activation.
     """
+    check_source(source)
     sae = _from_folder(Path(source)) if Path(source).exists() else _from_hub(source)
     return at_site(model, sae, site, source)
 
@@ -72,12 +73,24 @@ def width_at(model: "HookedModel", place: Site) -> int:
     return model.n_heads * model.d_head if place.name == "attn.hook_z" else model.d_model
 
 
-def _from_folder(folder: Path) -> Any:
+def check_source(source: str) -> None:
+    """Raises `CliffscopeError` for what can be no autoencoder; needs no library and no network."""
+    folder = Path(source)
+    if not folder.exists():
+        if not all(source.partition(":")):
+            raise CliffscopeError(
+                f"SAE {source!r}: no such folder; give a folder with {CONFIG} and {WEIGHTS}, or RELEASE:SAE_ID on the "
+                "hub."
+            )
+        return
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CliffscopeError(
                 f"{folder}: no {name}; an SAE is a folder with {CONFIG} and {WEIGHTS}, as sae-lens saves it."
             )
+
+
+def _from_folder(folder: Path) -> Any:
     try:
         json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -92,11 +105,7 @@ def _from_folder(folder: Path) -> Any:
 
 
 def _from_hub(source: str) -> Any:
-    release, colon, sae_id = source.partition(":")
-    if not (release and colon and sae_id):
-        raise CliffscopeError(
-            f"SAE {source!r}: no such folder; give a folder with {CONFIG} and {WEIGHTS}, or RELEASE:SAE_ID on the hub."
-        )
+    release, _, sae_id = source.partition(":")
     library = sae_lens()
     import httpx
 

@@ -21,12 +21,16 @@ from interp.models.fingerprint import require_same_model
 from interp.significance import benjamini_hochberg
 from interp.statistics import auroc
 from interp.table_files import TableFormat
+from interventions.directions.direction import Direction
+from interventions.latents.latents import Latents
 from interventions.latents.permutation import Permuted, permute_labels
 
 MAX_Q = 0.05
 """The false discovery rate at which latents are said to separate."""
 GENERIC = 0.02
 """The largest share of ordinary tokens at which a latent that stands for something is active."""
+MIN_EXPLAINED = 0.5
+"""The share of variance below which an autoencoder does not seem to be of this place."""
 MIN_CATEGORY = 3
 """Rollouts that a category needs for a frequency of its own."""
 
@@ -90,6 +94,56 @@ class LatentScores:
         if found.empty:
             raise CliffscopeError(f"there is no latent {latent} in the table of {len(self.table)}.")
         return found.iloc[0]
+
+    @property
+    def evidence(self) -> str:
+        """What the table and its controls say, a paragraph a line."""
+        trained, untrained, shuffled = (self.facts[name] for name in ("trained", "untrained", "shuffled"))
+        named = self.separating
+        first = ", ".join(map(str, named[:5])) + (", …" if len(named) > 5 else "")
+        told = [
+            f"{len(named)} of {len(self.table):,} latents separate (q < {MAX_Q}, in every category, active on at most "
+            f"{GENERIC:.0%} of ordinary tokens){': ' if named else ''}{first}.",
+            f"Controls: under shuffled labels the best latent has AUROC {shuffled['best_auroc']:.3f} in the mean "
+            f"(95 %: {shuffled['best_auroc_95']:.3f}); of an untrained SAE as sparse as this one "
+            f"{untrained['best_auroc']:.3f}, and {untrained['separating']} of its latents separate.",
+        ]
+        if untrained["best_auroc"] >= trained["best_auroc"] - 0.01:
+            told.append(
+                "An untrained SAE separates as well: here a latent's AUROC says nothing of what training found; see "
+                "what the latent does when it is changed."
+            )
+        explained = self.facts["reconstruction"]["explained"]
+        if explained is not None and explained < MIN_EXPLAINED:
+            told.append(
+                f"The SAE explains {explained:.0%} of the variance of ordinary tokens here: it may be of another "
+                "model, site or preprocessing."
+            )
+        return "\n".join(told)
+
+    def direction(self, latents: Latents, latent: int, *, kind: str = "given") -> Direction:
+        """A latent as a direction that points to the positive group; one step is the distance of the groups' means.
+
+        Args:
+            latents: The autoencoder that was ranked.
+            latent: Which.
+            kind: What it stands for.
+
+        Raises:
+            CliffscopeError: If the autoencoder is another, or the latent's mean is the same in both groups.
+        """
+        if self.facts.get("sae_digest") != latents.digest:
+            raise CliffscopeError(
+                f"the table ranks another SAE ({self.facts.get('sae')}) than {latents.source}; rank its latents first."
+            )
+        row = self.row(latent)
+        apart = float(row["mean_positive"] - row["mean_negative"])
+        if not apart:
+            raise CliffscopeError(
+                f"latent {latent} is as active in both groups, so that there is no step from one to the other."
+            )
+        step = abs(apart) * float(latents.step(latent).norm())
+        return latents.direction(latent, scale=step, kind=kind, sign=1 if apart > 0 else -1)
 
     def check_model(self, fingerprint: Mapping[str, str], name: str) -> None:
         """Refuses a model whose latents these are not.
