@@ -11,7 +11,10 @@ illusion of Makelov et al. 2023 (arXiv 2311.17030). Steps:
    and the full value are interchanged in both directions; the effect is the change of the refusal logit at the edge,
    towards what the donor did, as in `circuits.interchange`.
 3. If most of v's effect survives along the read part, v is faithful; if most is lost along either part alone, a dormant
-   path carries it. An effect of the unread part alone means that the split is wrong, and nothing is concluded.
+   path carries it. An effect of the unread part alone means that the split is wrong, and nothing is concluded; nor is
+   anything where the full value does far less than v. Then what v does is undone by the rest of the value whenever the
+   model itself tells the groups apart, as in the paper's MLP example: by another part that opposes it, or because v is
+   made of parts that are read strongly and differ little, and of others of which the reverse is true.
 
 For v proportional to the difference of the groups' means the read part moves the mean by exactly as much as v moves it
 in the read space: a mean difference cannot show the illusion but by curvature. Other directions can.
@@ -107,12 +110,12 @@ class SubspaceCheck:
     @property
     def verdict(self) -> Verdict:
         """`faithful`, `illusion` (a dormant path carries the effect) or `undecided`."""
-        direction, read, unread = (self.effects[part] for part in PARTS[:3])
+        direction, read, unread, full = (self.effects[part] for part in PARTS)
         if not direction.clear:
             return "undecided"
-        if read.share_low > SURVIVES:
-            return "faithful"
-        return "illusion" if max(read.share_high, unread.share_high) < SURVIVES else "undecided"
+        if max(read.share_high, unread.share_high) < SURVIVES:
+            return "illusion"
+        return "faithful" if read.share_low > SURVIVES and full.share_high >= SURVIVES else "undecided"
 
     @property
     def words(self) -> str:
@@ -137,6 +140,11 @@ class SubspaceCheck:
                 else f" {self.unread_difference:.0%} of the groups' difference along it lies where nothing is read."
             )
             return f"Illusion: a dormant path carries it: {figures}{difference}"
+        if read.share_low > SURVIVES:
+            return (
+                f"Undecided: {figures} But the full value does far less: the rest of the value opposes it, or a path is "
+                "dormant within what is read."
+            )
         if unread.share_high >= SURVIVES and read.share_high < SURVIVES:
             return f"Undecided: {figures} So the split is not clean: what was taken for unread is read."
         return f"Undecided: {figures} The intervals do not tell on which side of {SURVIVES:.0%} the parts lie."

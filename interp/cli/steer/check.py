@@ -33,6 +33,9 @@ def check(
         Readers,
         typer.Option("--readers", help="gradients of the refusal logit; or weights, where the site has one reader."),
     ] = Readers.GRADIENTS,
+    held: Annotated[
+        float, typer.Option("--held", help="Share of held-out squared gradients that the read space is to hold.")
+    ] = 0.99,
     pairs: Annotated[int, typer.Option("--pairs", min=8, help="Pairs of rollouts between which to interchange.")] = 120,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
@@ -50,6 +53,8 @@ def check(
 
     Example: cliffscope steer check --model organism:cliff --vector refusal.safetensors --rollouts rollouts.jsonl
     """
+    if not 0 < held < 1:
+        raise CliffscopeError(f"--held {held:g}: expected a share between 0 and 1.")
     from interp.rollouts import read_rollouts
 
     loaded = read_rollouts(rollouts)
@@ -75,6 +80,7 @@ def check(
             loaded,
             contrast=contrast and contrast.value,
             readers=readers.value,
+            held=held,
             n_pairs=pairs,
             seed=seed,
             batch_tokens=batch_tokens,
