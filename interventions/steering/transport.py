@@ -270,7 +270,8 @@ class GaussianMap:
         tensors, metadata, place = read_fitted(path, "transport map", FORMAT, VERSION)
         try:
             _check_shapes(tensors)
-            return cls(*(tensors[name] for name in _TENSORS), kind=metadata.get("kind", "given"), **place)
+            basis, matrix, mean, shift = (tensors[name] for name in _TENSORS)
+            return cls(basis, matrix, mean, shift, kind=metadata.get("kind", "given"), **place)
         except CliffscopeError as error:
             raise CliffscopeError(f"{path}: {error}") from error
 
