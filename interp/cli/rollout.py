@@ -42,6 +42,12 @@ def rollout(
     batch_size: BatchSize = 64,
     restart: Restart = False,
     mask: Mask = None,
+    guard: Annotated[
+        Path | None,
+        typer.Option(
+            "--guard", help="A guard made by `cliffscope guard fit`: what it flags is refused, and nothing generated."
+        ),
+    ] = None,
     vector: OptionalVector = None,
     alpha: Alpha = None,
     layer: Layer = None,
@@ -55,6 +61,8 @@ def rollout(
 ) -> None:
     """Generates a rollout for every prompt and judges it by keywords; run again, it goes on where it was.
 
+    What a guard stops gets a fixed refusal, whose `model` names the guard; leave such rollouts out of what is fitted.
+
     Example: cliffscope rollout --model organism:cliff --prompts prompts.csv --label harmful --out rollouts.jsonl
     """
     if model is None and endpoint is None:
@@ -63,6 +71,8 @@ def rollout(
         what = "--mask" if mask is not None else "--vector"
         advice = "; fold it into a checkpoint" if mask is not None else ""
         raise CliffscopeError(f"{what} acts on a model on this machine, not on a server{advice}.")
+    if endpoint is not None and guard is not None:
+        raise CliffscopeError("--guard reads a model on this machine, not on a server.")
     steering = Steering.asked(vector, alpha, layer, mode, scope, units)
     from interp.judges import KeywordJudge
     from interp.rollouts.job import run, settings_path
@@ -70,9 +80,9 @@ def rollout(
 
     harmful = None if label is None else label is Label.HARMFUL
     loaded = load_prompts(prompts, column=column, harmful=harmful, limit=limit)
-    from interp.cli.session import open_model, require_writable, steered
+    from interp.cli.session import about, open_model, require_writable, steered
 
-    require_writable(out, settings_path(out), inputs=(Path(prompts), mask, vector))
+    require_writable(out, settings_path(out), inputs=(Path(prompts), mask, guard, vector))
     options = {"temperature": temperature, "seed": seed, "system": system}
     job: dict[str, Any] = {"batch_size": batch_size, "judge": KeywordJudge(), "restart": restart}
     idle: list[str] = []
@@ -84,12 +94,19 @@ def rollout(
             result = run(loaded, server.generate, out, server.settings, **job)
     else:
         from interp.rollouts.model_generator import ModelGenerator
+        from probes.guard import GuardedGenerator, LatentGuard
 
+        filtering = None if guard is None else LatentGuard.load(guard)
         hooked = open_model(str(model), device, dtype, mask=mask)
+        generator: Any = ModelGenerator(hooked, max_new_tokens=max_new_tokens, **options)  # type: ignore[arg-type]
+        if filtering is not None:
+            with about(Path(str(guard))):
+                filtering.check_model(hooked.fingerprint, hooked.name)
+            # Before anything steers the model: a guard is fitted on it as it is.
+            generator = GuardedGenerator.of(generator, filtering, loaded)
         with steered(hooked, steering) as idle:
-            generator = ModelGenerator(hooked, max_new_tokens=max_new_tokens, **options)  # type: ignore[arg-type]
             result = run(loaded, generator.generate, out, generator.settings, **job)
-    _report(result, out, idle, as_json)
+    _report(result, out, idle, guard is not None, as_json)
 
 
 def _require_reachable(endpoint: str) -> None:
@@ -107,7 +124,7 @@ def _require_reachable(endpoint: str) -> None:
         ) from error
 
 
-def _report(result: Any, out: Path, idle: list[str], as_json: bool) -> None:
+def _report(result: Any, out: Path, idle: list[str], guarded: bool, as_json: bool) -> None:
     from collections import Counter
 
     from interp.cli.output import emit
@@ -124,6 +141,11 @@ def _report(result: Any, out: Path, idle: list[str], as_json: bool) -> None:
         "idle": idle,
     }
     rows = [("rollouts", len(result.rollouts)), *sorted(outcomes.items()), ("thinking never closed", unclosed)]
+    if guarded:
+        from probes.guard import was_stopped
+
+        payload["stopped_by_guard"] = sum(map(was_stopped, result.rollouts))
+        rows.append(("stopped by the guard", payload["stopped_by_guard"]))
     note = "Nothing to do: it was finished already." if result.was_complete else f"Written to {out}."
     note = "\n".join([note, *idle])
     emit(payload, as_json=as_json, title="Rollouts", rows=rows, note=note)
