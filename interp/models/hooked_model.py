@@ -191,20 +191,25 @@ class HookedModel:
         with self._intervening.reading(transcripts, index, stop):
             yield
 
-    def as_transformer_lens(self) -> "TransformerBridge":
+    def as_transformer_lens(self, check: bool = True) -> "TransformerBridge":
         """A TransformerBridge over the same weights: its parameters are this model's own, which stays as it is.
 
-        The bridge is in the same mode, precision and place, and its weights are not processed (no folding, no
-        centering), so numbers agree to rounding; TransformerLens computes attention in its own way. It tokenizes text
-        as the tokenizer does, without a BOS of its own. What would change or move the shared weights under this model
-        is refused.
+        The bridge is in evaluation mode, in the same precision and place, and its weights are not processed (no
+        folding, no centering), so numbers agree to rounding; TransformerLens computes attention in its own way. It
+        tokenizes text as the tokenizer does, without a BOS of its own. What would change or move the shared weights
+        under this model is refused.
+
+        Args:
+            check: Compare the logits of a few tokens with this model's: there are architectures that TransformerLens
+                computes differently.
 
         Raises:
-            CliffscopeError: If hooks, adapters or quantization are on the model, or it holds no weights.
+            CliffscopeError: If hooks, adapters or quantization are on the model, it holds no weights, or the numbers
+                differ.
         """
         from interp.models.interop.transformer_lens import as_transformer_lens
 
-        return as_transformer_lens(self, self._bridge_pass)
+        return as_transformer_lens(self, self._bridge_pass, check)
 
     def as_transformer_lens_hooks(
         self, *interventions: Intervention, transcripts: Sequence[Transcript] = ()

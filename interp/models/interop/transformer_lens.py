@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
     from interp.transcripts import Transcript
 
+ROUNDING = 1e-3
+LOW_PRECISION_ROUNDING = 0.1
+"""By how much of their spread logits may differ: far more than rounding, far less than another computation."""
+
 TransformerLensHook = tuple[str, Callable[..., Tensor | None]]
 """The name of a hook point and what is called with its value: an entry of `fwd_hooks`."""
 
@@ -47,23 +51,25 @@ class BridgePass:
         self.call = None
 
 
-def as_transformer_lens(model: "HookedModel", current: BridgePass) -> "TransformerBridge":
+def as_transformer_lens(model: "HookedModel", current: BridgePass, check: bool = True) -> "TransformerBridge":
     """A TransformerBridge whose parameters are the model's own; see `HookedModel.as_transformer_lens`.
 
     Args:
         model: Not changed.
         current: Is told of the bridge's passes.
+        check: Compare the bridge's numbers with the model's.
 
     Raises:
-        CliffscopeError: If the model cannot be bridged without changing or copying it.
+        CliffscopeError: If the model cannot be bridged without changing or copying it, or the numbers differ.
     """
-    _check(model)
+    _refuse_unreadable(model)
     require("transformer_lens")
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     from interp.models.interop.shared_bridge import SharedBridge, read_fused_projections
 
-    skeleton = twin(model, "TransformerLens")
+    skeleton = twin(model, "TransformerLens").eval()
+    expected = _logits(model, skeleton) if check else None
     with torch.random.fork_rng(devices=[]):  # layers that are thrown away again are initialized on the way
         bridge = build_bridge_from_module(
             skeleton, model.places.architecture, hf_config=skeleton.config, model_name=model.name
@@ -77,6 +83,8 @@ def as_transformer_lens(model: "HookedModel", current: BridgePass) -> "Transform
             stacklevel=3,
         )
     _give_tokenizer(bridge, model.tokenizer)
+    if expected is not None:
+        _check_numbers(model, expected, _logits(model, skeleton))
     skeleton.base_model.register_forward_pre_hook(current.begin, with_kwargs=True)
     skeleton.base_model.register_forward_hook(current.end, always_call=True)
     return bridge
@@ -129,7 +137,7 @@ def _at_hook_point(see: Seen, n_heads: int | None, value: Tensor, hook: Any = No
     return None if new is None else new.flatten(-2)
 
 
-def _check(model: "HookedModel") -> None:
+def _refuse_unreadable(model: "HookedModel") -> None:
     hf = model.hf
     adapters = [name for name, module in hf.named_modules() if hasattr(module, "base_layer")]
     if hasattr(hf, "get_base_model") or adapters:
@@ -145,6 +153,23 @@ def _check(model: "HookedModel") -> None:
     places = {parameter.device.type for parameter in hf.parameters()}
     if "meta" in places:
         raise CliffscopeError(f"{model.name} holds no weights (they are on the meta device): load them first.")
+
+
+@torch.no_grad()
+def _logits(model: "HookedModel", hf: Any) -> Tensor:
+    """Logits of a few tokens from all over the vocabulary."""
+    ids = torch.linspace(0, model.d_vocab - 1, min(16, model.n_ctx)).long()[None]
+    logits: Tensor = hf(input_ids=ids.to(model.device), use_cache=False).logits
+    return logits.float()
+
+
+def _check_numbers(model: "HookedModel", expected: Tensor, found: Tensor) -> None:
+    off = float((found - expected).square().mean().sqrt() / expected.std())
+    if not off < (ROUNDING if model.dtype == torch.float32 else LOW_PRECISION_ROUNDING):
+        raise CliffscopeError(
+            f"TransformerLens computes {model.places.architecture} differently: its logits are off by {off:.2g} of "
+            "their spread. Use as_nnsight, or as_transformer_lens(check=False) to have the bridge all the same."
+        )
 
 
 def _give_tokenizer(bridge: Any, tokenizer: Any) -> None:
