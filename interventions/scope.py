@@ -99,10 +99,10 @@ class Scope:
         if self.name == "from-edge":
             return exists & (tokens.index >= tokens.edge[:, None])
         here = exists & tokens.in_segment(self.name)
-        return here if self.window == WHOLE else here & self._in_window(tokens)
+        return here if self.window == WHOLE else self._in_window(tokens, here)
 
-    def _in_window(self, tokens: TokenContext) -> Bool[Tensor, "batch pos"]:
-        """Which columns lie in the window, if they lie in the thinking at all."""
+    def _in_window(self, tokens: TokenContext, here: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+        """Which of the columns of the thinking lie in the window."""
         assert tokens.table is not None, "segments were asked for before"
         if self.thinking_tokens is None and isinstance(tokens.table, WritingSegments):
             a, b = self.window
@@ -110,6 +110,8 @@ class Scope:
                 f"scope 'thinking': its part {a:g} to {b:g} is not known while the thinking is being written; give its "
                 f"expected length in tokens (thinking_tokens=300, or thinking:{a:g}-{b:g}@300)."
             )
+        if not bool(here.any()):  # the table grows with the text and is slow to make
+            return here
         thinking = tokens.table.codes() == CODES["thinking"]
         first = thinking.int().argmax(-1)
         lengths = thinking.sum(-1) if self.thinking_tokens is None else torch.full_like(first, self.thinking_tokens)
@@ -117,7 +119,7 @@ class Scope:
         if self.window[1] == 1:
             stop = thinking.sum(-1)
         place = tokens.index.cpu() - first[:, None]
-        return ((place >= start[:, None]) & (place < stop[:, None])).to(tokens.index.device)
+        return here & ((place >= start[:, None]) & (place < stop[:, None])).to(here.device)
 
 
 def _part(lengths: Int[Tensor, " batch"], fraction: float) -> Int[Tensor, " batch"]:

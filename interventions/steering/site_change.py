@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import CliffscopeError
@@ -76,7 +76,7 @@ class SiteChange(ABC):
                 f"steering: a vector of width {self._vector.d_model} does not fit {model.name}, whose activations have "
                 f"width {model.d_model}; fit one for this model."
             )
-        where = Scope(self.scope, self.window, self.thinking_tokens)
+        where = _MaskOfPass(Scope(self.scope, self.window, self.thinking_tokens))
         constants = _OnDevices(self._constants())
         change = partial(self._change, where, constants)
         return {str(site): change for site in self._parsed_sites(model)}
@@ -101,13 +101,13 @@ class SiteChange(ABC):
 
     def _change(
         self,
-        where: Scope,
+        where: "_MaskOfPass",
         constants: "_OnDevices",
         value: Float[Tensor, "batch pos d_model"],
         tokens: TokenContext,
     ) -> Float[Tensor, "batch pos d_model"]:
         new = self._new(value.float(), *constants.on(value.device))
-        return in_scope(where.mask(tokens), new.to(value.dtype), value)
+        return in_scope(where.at(tokens).to(value.device), new.to(value.dtype), value)
 
     @property
     @abstractmethod
@@ -121,6 +121,19 @@ class SiteChange(ABC):
     @abstractmethod
     def _new(self, value: Float[Tensor, "batch pos d_model"], *constants: Tensor) -> Float[Tensor, "batch pos d_model"]:
         """What the value becomes, both in float32; the constants are float32 on its device."""
+
+
+class _MaskOfPass:
+    """Where a scope lies in a pass, found out once for all sites of the pass."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._last: tuple[TokenContext, Tensor] | None = None
+
+    def at(self, tokens: TokenContext) -> Bool[Tensor, "batch pos"]:
+        if self._last is None or self._last[0] is not tokens:
+            self._last = (tokens, self._scope.mask(tokens))
+        return self._last[1]
 
 
 class _OnDevices:

@@ -99,6 +99,25 @@ def test_subspaces_of_several_dimensions(name: str) -> None:
     torch.testing.assert_close(along, plain + subspace.basis[1], **CLOSE)
 
 
+def test_a_subspace_of_one_dimension_is_a_direction() -> None:
+    model, transcripts, direction = model_of("qwen3"), texts([2]), direction_of()
+    plain = read(model, transcripts, AddDirection(direction, 1.5))
+    for along in ([4.0], torch.tensor([0.1])):  # its length does not count
+        torch.testing.assert_close(read(model, transcripts, AddDirection(direction, 1.5, along=along)), plain, **CLOSE)
+    assert torch.equal(
+        read(model, transcripts, ClampDirection(direction, 2.0))[0],
+        read(model, transcripts, ClampDirection(direction, [2.0]))[0],
+    )
+
+
+def test_several_sites_are_changed_in_one_pass() -> None:
+    model, direction, ledger = model_of("llama"), direction_of(), Ledger()
+    sites = [f"blocks.{layer}.hook_resid_post" for layer in range(3)]
+    read(model, texts([3, 1]), AddDirection(direction, 1.0, sites=sites, scope="thinking:0.5-1"), ledger=ledger)
+    for site in sites[:2]:  # nothing is read after the second
+        assert ledger.positions("t1-0", site=site) == ledger.positions("t1-1", site=site) == [5, 6]
+
+
 def by_mode(direction: Direction, mode: str, size: float, **place: object) -> Intervention:
     return {
         "add": lambda: AddDirection(direction, size, **place),

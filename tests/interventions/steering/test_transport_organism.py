@@ -40,7 +40,7 @@ def behaviour(rollouts: list[Rollout], change: TransportActivations) -> Behaviou
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", [2, 3])
+@pytest.mark.parametrize("layer", [2])
 def test_transport_at_the_edge_repairs_the_cliff_and_its_inverse_undoes_refusal(layer: int) -> None:
     rollouts = list(organism_rollouts("cliff"))
     assert Behaviour.of(rollouts).asr >= 0.6
