@@ -75,6 +75,10 @@ ATTENTION = f"heads attention {ROLLOUTS} --head 1.2 --out out.html"
 BUILD = "mask build --heads heads.parquet --out out.safetensors"
 SHOW = "mask show mask.safetensors"
 CHECK = "mask check mask.safetensors --model {tiny}"
+STEER_FIT = f"steer fit {ROLLOUTS} --layer 2 --out out.safetensors"
+STEER_CHOOSE = (
+    f"steer choose {ROLLOUTS} --layers 1 --positions close:-1 --limit 4 --out out.safetensors --table out.parquet"
+)
 FOLD = "mask fold mask.safetensors --model {tiny} --out folded"
 
 COMMANDS = {"fit": FIT, "sweep": SWEEP, "score": SCORE, "cliff": CLIFF, "rollout": ROLLOUT, "rank": RANK}

@@ -18,6 +18,8 @@ from tests.cli.bad_input import (
     PROBE,
     ROLLOUT,
     SCORE,
+    STEER_CHOOSE,
+    STEER_FIT,
     SWEEP,
     Case,
     arguments,
@@ -37,6 +39,7 @@ from tests.cli.forks import Forks
 
 READERS = {name: COMMANDS[name] for name in ("fit", "sweep", "score", "cliff", "rank")}
 ALL_MODELS = {**COMMANDS, "inspect": "inspect --model {tiny}"}
+STEERS = {"steer fit": STEER_FIT, "steer choose": STEER_CHOOSE}
 WORDS = "word " * 200
 
 CASES = [
@@ -205,6 +208,51 @@ CASES = [
         probe(site="blocks.77.hook_resid_post"),
     ),
     Case("probe per head", SCORE, ["probe.safetensors", "attn.hook_z"], probe(site="blocks.1.attn.hook_z")),
+    # Directions.
+    *(
+        case
+        for (name, command), layers in zip(STEERS.items(), ("--layer", "--layers"), strict=True)
+        for case in (
+            Case(f"{name}: rollouts empty", command, ["rollouts.jsonl: no rollouts"], text("rollouts.jsonl", "")),
+            Case(f"{name}: broken JSON", command, ["rollouts.jsonl, line 3", "not valid JSON"], line(3, "{")),
+            Case(
+                f"{name}: none complied",
+                command,
+                ["rollouts.jsonl: none answered a harmful prompt", "--contrast refused-benign"],
+                only(lambda r: r.outcome != "complied"),
+            ),
+            Case(
+                f"{name}: fewer than 8",
+                command,
+                ["rollouts.jsonl: 4 and 3 of the contrast refused-complied", "at least 8"],
+                only(lambda r: r.id in [f"h0-{number}" for number in range(7)]),
+            ),
+            Case(f"{name}: NaN", on(command, "{nan}").replace("--out", f"{layers} 3 --out"), ["NaN", "float32"]),
+            Case(f"{name}: no chat template", on(command, "{untemplated}"), ["chat template", "instruction-tuned"]),
+            Case(f"{name}: site per head", command + " --site attn.hook_z", ["for each head", "hook_attn_out"]),
+            Case(f"{name}: unknown site", command + " --site resid", ["site 'resid'", "hook_resid_post"]),
+            Case(f"{name}: out the rollouts", command.replace("out.saf", "./rollouts.jsonl #"), ["is an input"])
+            if name == "steer fit"
+            else Case(f"{name}: table the rollouts", command + " --table rollouts.jsonl", ["is an input"]),
+            Case(f"{name}: full disk", command, ["out", "cannot be written", "File too large"], file_size=100),
+        )
+    ),
+    Case("steer fit: unknown position", STEER_FIT + " --position edge", ["'edge'", "close:-1"]),
+    Case("steer fit: position beyond", STEER_FIT + " --position close:-99", ["rollouts.jsonl", "lacks close:-99"]),
+    Case("steer fit: layer in words", STEER_FIT + " --layer last", ["--layer 'last'", "auto"]),
+    Case("steer fit: no such layer", STEER_FIT + " --layer 4", ["layer 4", "0 to 3"]),
+    Case("steer fit: components", STEER_FIT + " --method transport --k 33", ["components: expected", "found 33"]),
+    Case("steer choose: no position", STEER_CHOOSE + " --positions inst,", ["''", "not a position"]),
+    Case("steer choose: no such layers", STEER_CHOOSE + " --layers 0,4", ["layer 4", "0 to 3"]),
+    Case("steer choose: budget", STEER_CHOOSE + " --kl-budget nan", ["kl_budget", "above 0, found nan"]),
+    Case("steer choose: depth", STEER_CHOOSE + " --deepest 2", ["deepest", "(0, 1]"]),
+    Case("steer choose: norm", STEER_CHOOSE + " --site ln_final.hook_out", ["final norm", "hook_resid_post"]),
+    Case(
+        "steer choose: none benign",
+        STEER_CHOOSE,
+        ["rollouts.jsonl: no held-out one", "answered a benign prompt"],
+        only(lambda r: r.harmful),
+    ),
     # Models.
     *(
         case
@@ -407,6 +455,10 @@ USAGE = [
     ROLLOUT + " --max-new-tokens 0",
     "organism export --out folder",
     "demo --n-harmful 3",
+    STEER_FIT + " --kind politeness",
+    STEER_FIT + " --contrast good-bad",
+    STEER_CHOOSE + " --method transport",
+    STEER_CHOOSE + " --limit 1",
 ]
 
 
