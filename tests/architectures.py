@@ -50,10 +50,15 @@ PARALLEL = {"gpt_neox"}
 
 
 def random_model(name: str, seed: int = 0) -> Any:
+    """A model of a listed architecture."""
+    return model_of(CONFIGS[name], seed)
+
+
+def model_of(config: transformers.PreTrainedConfig, seed: int = 0) -> Any:
     """A model with random weights, large enough that a mistake is not lost in rounding."""
     torch.manual_seed(seed)
     # A copy: a model keeps its configuration, and a test may change it.
-    model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name])).eval()
+    model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -76,6 +76,7 @@ def as_transformer_lens(model: "HookedModel", current: BridgePass, check: bool =
         )
     bridge.__class__ = SharedBridge
     copies = read_fused_projections(bridge)
+    bridge.eval()
     if copies:
         warnings.warn(
             f"TransformerLens keeps copies of the fused projections of {len(copies)} layers ({copies[0]} first): they "

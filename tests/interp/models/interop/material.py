@@ -20,7 +20,7 @@ from interventions.masks.head_mask import HeadMask
 from interventions.steering.along_direction import AblateDirection, AddDirection, ClampDirection
 from interventions.steering.transport import GaussianMap
 from interventions.steering.transport_activations import TransportActivations
-from tests.architectures import _COMMON, _GROUPED, CONFIGS, random_model
+from tests.architectures import _COMMON, _GROUPED, CONFIGS, model_of
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -56,17 +56,7 @@ NOT_THE_SAME = {
 
 @cache
 def hooked(name: str) -> HookedModel:
-    return HookedModel(new_model(name), name=name)
-
-
-def new_model(name: str) -> Any:
-    if name in CONFIGS:
-        return random_model(name)
-    CONFIGS[name] = FURTHER[name]
-    try:
-        return random_model(name)
-    finally:
-        del CONFIGS[name]
+    return HookedModel(model_of({**CONFIGS, **FURTHER}[name]), name=name)
 
 
 def sites_of(model: HookedModel, layers: Sequence[int] = (0, 1, 2)) -> list[str]:
