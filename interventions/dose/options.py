@@ -62,7 +62,7 @@ class DoseOptions:
         for name, values in (("layer", self.layers), ("α", alphas)):
             if len(set(values)) < len(values):
                 raise CliffscopeError(
-                    f"dose: a {name} is given twice in {', '.join(f'{value:g}' for value in values)}."
+                    f"dose: the same {name} is given twice in {', '.join(f'{value:g}' for value in values)}."
                 )
         if self.controls < 0:
             raise CliffscopeError(f"dose: the number of controls must be 0 or more, found {self.controls}.")
