@@ -167,7 +167,8 @@ def _keep_for_later(visits: list[dict[str, Any]]) -> None:
         made = {number for visit in visits[:place] for operation in visit["operations"] for number in operation[3]}
         mine = {visits[place]["number"], *(n for operation in visits[place]["operations"] for n in operation[3])}
         visits[place]["kept"] = sorted(needed & (mine | earlier | made))
-        needed |= _references([visits[place]["operations"], ("%", visits[place]["result"])])
+        result = visits[place]["result"]
+        needed |= _references(visits[place]["operations"]) | (set() if result is None else {result})
 
 
 def _references(part: Any) -> set[int]:
