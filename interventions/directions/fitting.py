@@ -239,13 +239,16 @@ def best_layer(directions: Mapping[int, Direction]) -> int:
     Raises:
         CliffscopeError: If there is no direction, or one was not judged.
     """
-    judged = {layer: direction.training for layer, direction in directions.items() if "auroc" in direction.training}
-    if not directions or len(judged) < len(directions):
-        raise CliffscopeError("directions: none to choose from that was judged on held-out rollouts.")
-    areas = {layer: float(facts["auroc"]) for layer, facts in judged.items()}
+    judged = {layer: direction.training for layer, direction in directions.items()}
+    areas = {layer: _or_nan(facts.get("auroc")) for layer, facts in judged.items()}
+    # A held-out side with one class only has no AUROC.
+    if not areas or any(math.isnan(area) for area in areas.values()):
+        raise CliffscopeError(
+            "directions: there is none, or one was not judged on held-out rollouts of both groups; name the layer."
+        )
     best = max(areas, key=lambda layer: (areas[layer], layer))
-    low = judged[best]["auroc_low"]
-    bound = areas[best] if low is None or math.isnan(low) else min(low, areas[best])
+    low = _or_nan(judged[best].get("auroc_low"))
+    bound = areas[best] if math.isnan(low) else min(low, areas[best])
     return max(layer for layer, area in areas.items() if area >= bound)
 
 
@@ -261,6 +264,11 @@ def provenance(examples: Examples, split: Split, seed: int) -> dict[str, Any]:
         "seed": seed,
         "cliffscope": version("cliffscope"),
     }
+
+
+def _or_nan(value: float | None) -> float:
+    """A fact as a number; a file holds null for NaN."""
+    return math.nan if value is None else value
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -140,10 +140,12 @@ def test_the_deepest_layer_as_good_as_the_best_is_the_best_layer() -> None:
 
     assert best_layer({0: judged(0.7, 0.6), 1: judged(0.99, 0.9), 2: judged(0.92, 0.8), 3: judged(0.85, 0.7)}) == 2
     assert best_layer({0: judged(0.9, float("nan")), 1: judged(0.8, float("nan"))}) == 0
-    with pytest.raises(CliffscopeError, match="none to choose from that was judged"):
+    with pytest.raises(CliffscopeError, match="not judged on held-out rollouts of both groups; name the layer"):
         best_layer({})
-    with pytest.raises(CliffscopeError, match="none to choose from that was judged"):
+    with pytest.raises(CliffscopeError, match="not judged on held-out rollouts of both groups; name the layer"):
         best_layer({0: Direction.of(torch.ones(3)), 1: judged(0.8, 0.7)})
+    with pytest.raises(CliffscopeError, match="not judged on held-out rollouts of both groups"):
+        best_layer({0: judged(float("nan"), float("nan")), 1: judged(0.8, 0.7)})
 
 
 def test_what_does_not_exist_is_refused() -> None:
