@@ -23,7 +23,6 @@ from tests.interp.models.interop.material import (
 from tests.interp.models.interop.tracing import traced, traced_values
 
 BOTH = [name for name in ARCHITECTURES if name not in NOT_THE_SAME]
-EXISTING = batch(TEXTS)[1].bool()
 
 
 def expected_logits(model: HookedModel) -> Tensor:
@@ -71,6 +70,28 @@ def test_every_intervention_does_the_same(name: str) -> None:
             torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda m, k=kind: f"nnsight, {k}: {m}")
     torch.testing.assert_close(in_transformer_lens(model, bridge, []), plain, **TOLERANCE)
     torch.testing.assert_close(traced(lm, *batch(TEXTS)), plain, **TOLERANCE)
+
+
+@pytest.mark.slow  # sae-lens takes its time to import
+def test_latents_do_the_same() -> None:
+    from interp.models.interop.frozen import frozen
+    from interventions.latents import ClampLatents, Latents
+    from tests.interventions.latents.material import random_sae
+
+    model = hooked("qwen3")
+    latents = Latents(random_sae("topk"), "blocks.1.hook_resid_post", "random", model.name, model.fingerprint)
+    plain, bridge, lm = expected_logits(model), model.as_transformer_lens(), model.as_nnsight()
+    for scope in ("all", "from-edge"):
+        clamped = ClampLatents(latents, [3, 7], 2.0, scope=scope)
+        with model.intervene(clamped):
+            expected = expected_logits(model)
+        assert (expected - plain).abs().max() > 1e-3
+        torch.testing.assert_close(in_transformer_lens(model, bridge, [clamped]), expected, **TOLERANCE)
+        for steered in (
+            intervened(lm, model, [clamped], TEXTS),
+            frozen(lm, [clamped], *batch(TEXTS), TEXTS),
+        ):
+            torch.testing.assert_close(traced(steered, *batch(TEXTS)), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", BOTH)
