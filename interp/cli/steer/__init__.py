@@ -3,6 +3,7 @@
 import typer
 
 from interp.cli.steer.align import align
+from interp.cli.steer.apart import apart
 from interp.cli.steer.apply import apply
 from interp.cli.steer.check import check
 from interp.cli.steer.choose import choose
@@ -22,3 +23,4 @@ app.command()(sweep)
 app.command()(apply)
 app.command()(align)
 app.command()(check)
+app.command()(apart)
