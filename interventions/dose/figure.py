@@ -39,7 +39,7 @@ _CURVES = (
 _ROWS = ("share of prompts", "useless", "drift (nats a token)", "refusal logit (nats)")
 _HEIGHTS = (0.4, 0.15, 0.225, 0.225)
 _UNITS = {"scale": "α (× distance of the class means)", "norm": "α (× norm of the activation)", "absolute": "α"}
-_AXES = {"transport": "strength of the map", "ablate": "0 unsteered, 1 ablated", CLAMP: "α (clamped to)"}
+_AXES = {"transport": "strength of the map", "ablate": "share taken out", CLAMP: "α (clamped to)"}
 
 
 def dose_figures(response: DoseResponse, found: SmallestDose | None = None) -> "dict[str, go.Figure]":

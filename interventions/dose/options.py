@@ -19,7 +19,7 @@ class DoseOptions:
     Attributes:
         layers: One cell acts at one of them; indices from 0, each once.
         alphas: Doses: see `interventions.steering.vectors.steering`. Where 0 changes nothing it is left out, because
-            the unsteered model is always measured; `ablate` has one dose, which is called 1 and need not be given.
+            the unsteered model is always measured.
         mode: `add`, `ablate`, `clamp` or `transport`; `None` adds a direction and transports by a map.
         scope: Where in the text: see `interventions.scope.Scope`.
         units: What α = 1 is when adding: see `interventions.steering.vectors.steering`.
@@ -35,7 +35,7 @@ class DoseOptions:
     """
 
     layers: tuple[int, ...]
-    alphas: tuple[float, ...] = ()
+    alphas: tuple[float, ...]
     mode: str | None = None
     scope: str = "all"
     units: str = "scale"
@@ -51,10 +51,6 @@ class DoseOptions:
         if wrong := [alpha for alpha in self.alphas if not math.isfinite(alpha)]:
             raise CliffscopeError(f"dose: α must be a finite number, found {wrong[0]}.")
         alphas = tuple(float(alpha) for alpha in self.alphas if alpha != 0 or self.mode == CLAMP)
-        if self.mode == "ablate":
-            if set(alphas) - {1.0}:
-                raise CliffscopeError("dose: mode 'ablate' has no doses; leave α out.")
-            alphas = (1.0,)
         if not alphas:
             raise CliffscopeError("dose: no α other than 0, which changes nothing; give some.")
         if not self.layers:

@@ -47,8 +47,7 @@ def in_force(vector: Vector, cell: Cell, options: DoseOptions) -> list[Intervent
     if cell.draw is not None:
         used = control(vector, options.seed + cell.draw)
         mode = "add" if mode == "transport" else mode
-    alpha = None if mode == "ablate" else cell.alpha
-    return [steering(used, alpha, mode, sites_of(used, [cell.layer]), options.scope, options.units)]
+    return [steering(used, cell.alpha, mode, sites_of(used, [cell.layer]), options.scope, options.units)]
 
 
 def check_vector(model: "HookedModel", vector: Vector, options: DoseOptions) -> None:

@@ -19,14 +19,15 @@ from interp.cli.options import (
     Seed,
     Temperature,
 )
-from interp.cli.steer_options import DoseUnits, HowToSteer, Mode, Scope, Units, Vector
+from interp.cli.steer_options import DoseUnits, HowToSteer, Scope, Units, Vector
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
     from interp.rollouts.prompts import PromptSet
     from interventions.dose import DoseResponse, SmallestDose
 
-_ALPHAS = "0.5:4:8"
+_ALPHAS, _STRENGTHS = "0.5:4:8", "0.25:1:4"
+"""Doses if none are given: steps along a direction; shares of the way."""
 _MOST = 1000
 """Doses of one sweep: more are a slip of the pen."""
 
@@ -43,7 +44,9 @@ def sweep(
     alphas: Annotated[
         str | None,
         typer.Option(
-            "--alphas", help=f"Doses: START:STOP:COUNT, or numbers separated by commas; {_ALPHAS} if not given."
+            "--alphas",
+            help=f"Doses: START:STOP:COUNT, or numbers separated by commas; {_ALPHAS} if none, to ablate or transport "
+            f"{_STRENGTHS}.",
         ),
     ] = None,
     mode: HowToSteer = None,
@@ -86,7 +89,7 @@ def sweep(
     Example: cliffscope steer sweep --model organism:cliff --vector vector.safetensors --prompts prompts.csv
     --layers 2,3 --alphas=-4:4:9 --out sweep.parquet
     """
-    doses = () if mode is Mode.ABLATE and alphas is None else parse_alphas(alphas or _ALPHAS)
+    doses = None if alphas is None else parse_alphas(alphas)
     picture = page or out.with_suffix(".html")
     if picture == out:
         raise CliffscopeError(f"{out}: the table is Parquet; give a name that ends with .parquet.")
@@ -95,13 +98,15 @@ def sweep(
     from interp.progress import progress
     from interventions.dose import DoseOptions, Target, dose_page, dose_response, n_cells
     from interventions.dose.bench import check_prompts
-    from interventions.dose.vector import check_vector
+    from interventions.dose.vector import check_vector, default_mode
     from interventions.steering.vectors import load_vector
 
+    loaded = load_vector(vector)
+    how = default_mode(loaded) if mode is None else mode.value
     options = DoseOptions(
         layers=(0,),
-        alphas=doses,
-        mode=None if mode is None else mode.value,
+        alphas=doses or parse_alphas(_STRENGTHS if how in ("ablate", "transport") else _ALPHAS),
+        mode=how,
         scope=scope,
         units=units.value,
         controls=controls,
@@ -110,7 +115,7 @@ def sweep(
         seed=seed,
         batch_tokens=batch_tokens,
     )
-    loaded, asked = load_vector(vector), _load(prompts, benign, limit)
+    asked = _load(prompts, benign, limit)
     with about(Path(asked.source)):
         check_prompts(asked)
     require_writable(out, picture, inputs=(vector, mask, Path(prompts), None if benign is None else Path(benign)))

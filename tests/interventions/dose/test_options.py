@@ -40,12 +40,6 @@ def test_a_dose_of_nothing_is_not_measured_twice_unless_it_is_a_coordinate() -> 
     assert DoseOptions(layers=(1,), alphas=(-1, 0, 1), mode="clamp").alphas == (-1.0, 0.0, 1.0)
 
 
-def test_ablation_has_one_dose() -> None:
-    assert DoseOptions(layers=(1,), mode="ablate").alphas == (1.0,)
-    with pytest.raises(CliffscopeError, match="mode 'ablate' has no doses"):
-        DoseOptions(layers=(1,), alphas=(2,), mode="ablate")
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
