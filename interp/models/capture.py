@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.models.batching import Batch, PaddingSide, pad, plan_batches, run_halving
+from interp.models.compiled import uncompiled
 from interp.models.hooks import hook
 from interp.models.sites import Site
 
@@ -182,7 +183,7 @@ def stream(
 def forward(
     model: "HookedModel", module: Any, batch: Batch, transcripts: Sequence["Transcript"], masked: bool = False
 ) -> Any:
-    """One pass of the decoder or the whole model over a batch, without a KV cache.
+    """One pass of the decoder or the whole model over a batch, without a KV cache, and not as compiled code.
 
     Args:
         model: The model, whose interventions are told whose rows these are.
@@ -195,7 +196,7 @@ def forward(
     options: dict[str, Tensor] = {}
     if masked:
         options = {"attention_mask": batch.attention_mask, "position_ids": index.clamp(min=0)}
-    with model.reading([transcripts[row] for row in batch.rows], index):
+    with model.reading([transcripts[row] for row in batch.rows], index), uncompiled():
         return module(input_ids=batch.input_ids, use_cache=False, **options)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from interp.models.compiled import uncompiled
 from interp.models.hooks import Change, Intervention, changed, hook, in_order, token_index
 from interp.models.ledger import Ledger, same
 from interp.models.segment_table import TextSegments, WritingSegments
@@ -35,7 +36,7 @@ class Intervening:
 
     @contextlib.contextmanager
     def active(self, interventions: Sequence[Intervention], ledger: Ledger | None = None) -> Iterator[None]:
-        """Keeps the interventions' hooks registered inside the block, and no longer."""
+        """Keeps the interventions' hooks registered inside the block, and no longer; no compiled code runs there."""
         places = self._model.places
         handles: list[RemovableHandle] = []
         acting = [_Acting(intervention, ledger) for intervention in interventions]
@@ -47,7 +48,8 @@ class Intervening:
                 for name, change in intervention.changes(self._model).items()
             ]
             handles.extend(hook(places.find(site), see) for site, see in in_order(places, changes))
-            yield
+            with uncompiled():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
