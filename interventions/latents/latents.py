@@ -88,13 +88,17 @@ class Latents:
         Args:
             h: `[token, d_in]`, or `[token, head, d_head]` at `attn.hook_z`.
         """
-        parts = [self._encoded(part).float() for part in h.split(self._rows)]
-        return torch.cat(parts) if parts else h.new_zeros(0, self.n_latents, dtype=torch.float32)
+        if not len(h):
+            return h.new_zeros(0, self.n_latents, dtype=torch.float32)
+        return torch.cat([self._encoded(part).float() for part in h.split(self._rows)])
 
     def reconstruct(self, h: Float[Tensor, "token ..."]) -> Float[Tensor, "token ..."]:
         """What the autoencoder makes of an activation, in float32."""
-        parts = [self.sae.decode(self._encoded(part)).float().reshape(part.shape) for part in h.split(self._rows)]
-        return torch.cat(parts) if parts else h.float()
+        if not len(h):
+            return h.float()
+        return torch.cat(
+            [self.sae.decode(self._encoded(part)).float().reshape(part.shape) for part in h.split(self._rows)]
+        )
 
     def decoded_difference(
         self, h: Float[Tensor, "token ..."], change: Callable[[Tensor], Tensor]
@@ -105,8 +109,9 @@ class Latents:
             h: Activations, as for `encode`.
             change: Makes f' `[token, latent]` of f, without writing to it.
         """
-        parts = [self._difference(part, change) for part in h.split(self._rows)]
-        return torch.cat(parts) if parts else h.float()
+        if not len(h):
+            return h.float()
+        return torch.cat([self._difference(part, change) for part in h.split(self._rows)])
 
     def step(self, latent: int) -> Float[Tensor, "d_in"]:
         """What one unit of a latent's activation writes, for an autoencoder that decodes linearly; on the CPU."""

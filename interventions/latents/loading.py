@@ -61,7 +61,8 @@ def at_site(model: "HookedModel", sae: Any, site: str | None = None, source: str
     if facts.get("fingerprint"):
         known = {key: str(value) for key, value in facts["fingerprint"].items()}
         require_same_model(source, facts.get("model"), known, model.fingerprint, model.name, "train one on this model")
-    elif (trained_on := metadata.get("model_name")) and _base_name(str(trained_on)) != _base_name(model.name):
+    trained_on = facts.get("model") or metadata.get("model_name")
+    if trained_on and _base_name(str(trained_on)) != _base_name(model.name):
         remarks.append(f"{source} says that it was trained on {trained_on}; this is {model.name}.")
     for remark in remarks:
         warnings.warn(remark, stacklevel=2)

@@ -231,7 +231,9 @@ def score_cases(
     }
     table = pd.DataFrame(figures)
     margin = np.abs(area - 0.5)
-    order = np.lexsort((figures["latent"], -np.abs(_finite(figures["effect"])), -margin, -worst, ~separates))
+    with np.errstate(invalid="ignore"):
+        chance = ~(q < MAX_Q)
+    order = np.lexsort((figures["latent"], -np.abs(_finite(figures["effect"])), -margin, -worst, chance))
     table = table.iloc[order].reset_index(drop=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table, permuted

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from interp.errors import CliffscopeError
+from interp.json_values import as_json_holds
 from interp.models.capture import BATCH_TOKENS
 from interp.models.sites import Site
 from interp.rollouts import Rollout
@@ -90,8 +91,10 @@ def train_latents(
     tested = [transcripts[row] for row in held]
     places = [token_places(transcript, options.segments) for transcript in tested]
     facts["held_out"] = asdict(reconstruction(model, latents, tested, places, batch_tokens=batch_tokens))
-    latents.sae.cfg.metadata[PROVENANCE] = json.loads(json.dumps(facts))
-    return latents
+    # As the file holds them: what is in memory must not differ from what is read back.
+    known = as_json_holds(facts)
+    latents.sae.cfg.metadata[PROVENANCE] = known
+    return replace(latents, facts=known)
 
 
 def _split(rollouts: Sequence[Rollout], seed: int) -> tuple[list[int], list[int]]:
