@@ -2,7 +2,7 @@
 
 Steps:
 1. Take the probe's unit direction u = w / ‖w‖. If the probe reads after the final norm, pull u back through that norm
-   with its scale frozen at each rollout's own value (`circuits.frozen_norm`).
+   with its scale frozen at each rollout's own value (`interp.models.frozen_norm`).
 2. Read every head's output z at the position. The contribution of head (l, h) is u·(W_O^{l,h} z_{l,h}): Yin et al. 2025
    (arXiv 2510.06036), whose code dots a direction fitted after the final norm with head outputs before it.
    Where an architecture has a norm between the attention and the residual stream (Gemma 3, OLMo 2), u is pulled back
@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuits.frozen_norm import FrozenNorm
 from interp.errors import CliffscopeError
 from interp.models.batching import Batch
 from interp.models.capture import BATCH_TOKENS, stream, take_columns, token_indices
+from interp.models.frozen_norm import FrozenNorm
 from interp.models.hooks import hook
 from interp.models.places import Place
 from interp.models.sites import FINAL_NORM, Site

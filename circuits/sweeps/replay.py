@@ -17,23 +17,11 @@ from torch import Tensor, nn
 
 from interp.models.capture import take_columns
 from interp.models.hooks import hook, repack, unpack
+from interp.models.replaced import replaced_forward
 from interp.models.sites import Site
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
-
-
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Makes `forward` what the module computes inside the block; its hooks stay."""
-    own = module.__dict__.get("forward")  # accelerate sets one
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-        if own is not None:
-            module.__dict__["forward"] = own
 
 
 @dataclass

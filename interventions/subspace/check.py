@@ -20,6 +20,7 @@ For v proportional to the difference of the groups' means the read part moves th
 in the read space: a mean difference cannot show the illusion but by curvature. Other directions can.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
+from interp.models.frozen_norm import frozen_scales
 from interp.models.passes import without_parameter_gradients
 from interp.rollouts import Rollout
 from interp.significance import cluster_sums, mean_and_interval, sign_flip_p
@@ -54,8 +56,12 @@ PARTS = ("direction", "read", "unread", "full")
 SURVIVES = 0.5
 """A part carries the effect if its share of it is above this, and does not if it is below, by the whole interval."""
 MAX_P = 0.05
+UNLIKE = 1e-3
+"""Below this cosine with the difference of the means the groups do not differ along a direction."""
 ALONG = (0.0, 0.5, 1.0)
 """Where gradients are taken on the way from a rollout's own value to its donor's."""
+PER_DIMENSION = 4
+"""Gradients for each dimension of the site, on either side: fewer do not tell which dimensions are read."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class SubspaceCheck:
             return "undecided"
         if max(read.share_high, unread.share_high) < SURVIVES:
             return "illusion"
-        return "faithful" if read.share_low > SURVIVES and full.share_high >= SURVIVES else "undecided"
+        similar = SURVIVES < read.share_low <= 1 / SURVIVES
+        return "faithful" if similar and full.share_high >= SURVIVES else "undecided"
 
     @property
     def words(self) -> str:
@@ -140,10 +147,12 @@ class SubspaceCheck:
                 else f" {self.unread_difference:.0%} of the groups' difference along it lies where nothing is read."
             )
             return f"Illusion: a dormant path carries it: {figures}{difference}"
+        if read.share_low > 1 / SURVIVES:
+            return f"Undecided: {figures} The read part does far more by itself: the direction points past it."
         if read.share_low > SURVIVES:
             return (
-                f"Undecided: {figures} But the full value does far less: the rest of the value opposes it, or a path is "
-                "dormant within what is read."
+                f"Undecided: {figures} But the full value does far less: the rest of it opposes the direction, or a "
+                "path is dormant within what is read."
             )
         if unread.share_high >= SURVIVES and read.share_high < SURVIVES:
             return f"Undecided: {figures} So the split is not clean: what was taken for unread is read."
@@ -191,8 +200,8 @@ def check_subspace(
 
     Raises:
         CliffscopeError: If the direction does not fit the model, a group has fewer than 8 rollouts, a pair does not
-            align, a value put in its own place changes the refusal logit, the refusal logit does not depend on the
-            site, or readers or held are bad.
+            align, a value put in its own place changes the refusal logit, nothing at the edge depends on the site, or
+            readers or held are bad.
     """
     if readers not in get_args(Readers):
         raise CliffscopeError(f"readers {readers!r}: expected one of {', '.join(get_args(Readers))}.")
@@ -285,7 +294,7 @@ class _Interchanges:
         return result
 
     def gradients(self, seed: int) -> tuple[Float[Tensor, "point width"], Float[Tensor, "other width"]]:
-        """Gradients of the refusal logit with respect to the value, between rollouts of either half.
+        """Gradients of random combinations of all logits at the edge, on the ways between values of either half.
 
         Those of pairs within one half of the rollouts, and those within the other: no rollout is in both.
         """
@@ -295,6 +304,9 @@ class _Interchanges:
             mine = [row for row in drawn.tolist() if int(self._groups.labels[row]) == label]
             half[mine[: len(mine) // 2]] = True
         inside = [half[self._recipients] & half[self._donors], ~half[self._recipients] & ~half[self._donors]]
+        fewest = len(ALONG) * int(min(chosen.sum() for chosen in inside))
+        probes = max(1, math.ceil(PER_DIMENSION * self._groups.values.shape[1] / max(1, fewest)))
+        generator = torch.Generator().manual_seed(seed)
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
 
         def work(rows: Sequence[int], read: SitePass) -> Tensor:
@@ -302,10 +314,16 @@ class _Interchanges:
             found = []
             for along in ALONG:
                 h = (base + along * (source - base)).requires_grad_()
-                found.append(torch.autograd.grad(read(h).sum(), h)[0].float().cpu())
+                logits = read.logits(h).float()
+                for probe in range(probes):
+                    drawn = torch.randn(logits.shape, generator=generator)
+                    # What is added to all logits alike, no probability depends on.
+                    combination = (drawn - drawn.mean(-1, keepdim=True)).to(logits.device)
+                    more = probe + 1 < probes
+                    found.append(torch.autograd.grad(logits, h, combination, retain_graph=more)[0].float().cpu())
             return torch.stack(found)
 
-        with without_parameter_gradients(self._model), torch.enable_grad():
+        with without_parameter_gradients(self._model), frozen_scales(self._model.hf), torch.enable_grad():
             for rows, found in self._run(work):
                 for part, chosen in zip(parts, inside, strict=True):
                     part.append(found[:, chosen[list(rows)]].flatten(0, 1))
@@ -340,7 +358,9 @@ def _unread_difference(direction: Direction, unread: Float[Tensor, "rank width"]
     difference = (positive - negative).double()
     v, u = direction.vector.double(), unread[0].double()
     whole = float(v @ difference)
-    return float((v @ u) * (u @ difference)) / whole if whole else float("nan")
+    if abs(whole) < UNLIKE * float(difference.norm()):
+        return float("nan")
+    return float((v @ u) * (u @ difference)) / whole
 
 
 def _share(effect: Effect) -> str:

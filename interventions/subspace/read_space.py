@@ -5,17 +5,22 @@ direction by the row space of W_out: v = v_row + v_null. Two ways to find that s
 
 - From weights, for a site with one linear reader: the reader's row space. Exact; nothing is assumed. Only a reader of
   lower rank than its width leaves anything unread.
-- From gradients, for any site. The residual stream is read by every later layer, each through a norm, and together
-  their row spaces are the whole space: by weights alone everything is read. So the reader is taken to be the whole of
-  the model from the site to the refusal logit f at the edge, and the read space is spanned by its gradients: the
-  leading eigenvectors of C = E[∇f ∇fᵀ], the *active subspace* (Constantine, Dow and Wang 2014). If uᵀCu = 0 then
-  u·∇f = 0 at every point (almost surely, of those C was taken over), and f is constant along u there: u is unread,
-  for this readout. With the smallest eigenvalues cut off it is unread to first order and on average.
-  A departure from the paper: this is about the refusal logit at the edge, not about whatever else the model may do.
+- From gradients, for any site. The residual stream is read by every later layer, each behind its norm, and by weights
+  alone together they read every direction. So the reader is taken to be the rest of the model, from the site to all
+  next-token logits at the edge, and what it reads is spanned by the gradients of random combinations of these logits:
+  the leading eigenvectors of C = E[Jᵀ J], J being the Jacobian. Where the rest of the model is linear this is its row
+  space again, and the paper's case. If uᵀCu = 0 then J u = 0 wherever C was taken: no logit moves along u, to first
+  order; such a space is called *inactive* in Constantine, Dow and Wang 2014. The smallest eigenvalues are cut off:
+  in real models, where nothing is read exactly not at all, the cut is a choice, and what lies beyond it is read little.
 
-The second assumes that the gradients at the sampled points (on the straight ways between rollouts that the patches
-take) stand for those in between. Two things test that: how much of the gradients of *other* rollouts the space holds,
-and the effect of patching the unread part alone, which must be small.
+Why all logits, and not the refusal logit, whose change is what counts in the end? Its gradients alone lie almost along
+one line. The read part of *any* direction would then be that line, along which interchange always works, and every
+direction would pass. Norms pass gradients as if their scales were constants, as in direct logit attribution: through
+its scale a norm reads everything a little. What the norms' scales do shows in the effect of the unread part.
+
+The second way assumes that the gradients at the sampled points (on the straight ways between rollouts, as the patches
+go) stand for those in between. Two things test that: how much of the gradients of *other* rollouts the space holds,
+and the effect of interchanging the unread part alone, which must be small.
 """
 
 from dataclasses import dataclass
@@ -88,7 +93,7 @@ class ReadSpace:
     def of_gradients(
         cls, fitted: Float[Tensor, "point width"], held_out: Float[Tensor, "other width"], held: float = HELD
     ) -> "ReadSpace":
-        """The smallest leading eigenspace of E[∇f ∇fᵀ] that holds so much of other points' squared gradients.
+        """The smallest leading eigenspace of E[∇∇ᵀ] that holds so much of other points' squared gradients.
 
         All that the fitted gradients span, if even that holds less.
 

@@ -1,4 +1,4 @@
-"""The refusal logit at the edge as a function of the value at one site and position, which can be differentiated.
+"""The logits at the edge as a function of the value at one site and position, which can be differentiated.
 
 Where only the edge changes, what comes before it is run once and its keys and values are kept: each evaluation is then
 a pass over one token a rollout.
@@ -53,6 +53,10 @@ class SitePass:
 
     def __call__(self, h: Float[Tensor, "batch width"] | None = None) -> Float[Tensor, " batch"]:
         """The refusal logit of each row in float32 when its value is `h`, or as it is if `None`."""
+        return refusal_logit(self.logits(h), self.refusal_tokens)
+
+    def logits(self, h: Float[Tensor, "batch width"] | None = None) -> Float[Tensor, "batch d_vocab"]:
+        """All next-token logits at the edge of each row when its value is `h`, or as it is if `None`."""
 
         def put(value: Tensor) -> Tensor:
             assert h is not None
@@ -63,7 +67,7 @@ class SitePass:
 
         handles = [] if h is None else hook_to_change(self.tokens.model.places, self.site, put)
         try:
-            return refusal_logit(self.tokens.logits(), self.refusal_tokens)
+            return self.tokens.logits()
         finally:
             for handle in handles:
                 handle.remove()

@@ -31,7 +31,9 @@ def check(
     contrast: ContrastOption = None,
     readers: Annotated[
         Readers,
-        typer.Option("--readers", help="gradients of the refusal logit; or weights, where the site has one reader."),
+        typer.Option(
+            "--readers", help="gradients of the logits at the edge; or weights, where the site has one reader."
+        ),
     ] = Readers.GRADIENTS,
     held: Annotated[
         float, typer.Option("--held", help="Share of held-out squared gradients that the read space is to hold.")

@@ -11,13 +11,18 @@ Freezing the scale is the usual convention of direct logit attribution (Elhage e
 Transformer Circuits): exact for what was added up, silent about how a part changes the scale of the others.
 """
 
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import CliffscopeError
+from interp.models.replaced import replaced_forward
 
 _AMPLITUDE = 64.0
 """Of the vectors that a norm is tried on: large, so that the epsilon under its root is nothing beside their square."""
@@ -89,3 +94,32 @@ class FrozenNorm:
                 "attribution cannot go through it."
             )
         return scale
+
+
+@contextmanager
+def frozen_scales(module: nn.Module) -> Iterator[None]:
+    """Makes gradients pass every norm inside a module as if its scale were a constant; values stay as they are.
+
+    A norm is a module without children whose class is called one.
+
+    Raises:
+        CliffscopeError: In a pass, if such a module is no LayerNorm or RMSNorm.
+    """
+    frozen: dict[str, FrozenNorm] = {}
+
+    def forward(name: str, norm: nn.Module, x: Tensor) -> Tensor:
+        y = norm.forward(x.detach()).detach()
+        if name not in frozen:
+            frozen[name] = FrozenNorm.of(norm, x.shape[-1], name, x.dtype)
+        scale, gain = frozen[name].scales(x.detach(), y), frozen[name].gain.to(x.device)
+        change = (x - x.detach()).float()  # zero, with x's gradient
+        if frozen[name].centres:
+            change = change - change.mean(-1, keepdim=True)
+        return y + (scale[..., None] * gain * change).to(y.dtype)
+
+    with ExitStack() as stack:
+        for name, part in module.named_modules():
+            if "norm" in type(part).__name__.lower() and not list(part.children()):
+                # A shallow copy has the same parameters and keeps its own forward.
+                stack.enter_context(replaced_forward(part, partial(forward, name, copy.copy(part))))
+        yield

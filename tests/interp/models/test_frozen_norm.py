@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from circuits.frozen_norm import FrozenNorm
 from interp.errors import CliffscopeError
+from interp.models.frozen_norm import FrozenNorm
 
 WIDTH = 32
 
