@@ -155,9 +155,9 @@ class Answers:
     def verdict(self) -> str:
         """In one sentence, whether the model can be asked."""
         if self.objections:
-            return f"{SAYS_NOTHING} ({'; '.join(self.objections)})."
+            return f"Reply inversion: {SAYS_NOTHING} ({'; '.join(self.objections)})."
         return (
-            f"The model can be asked: its answers tell harmful from benign prompts with balanced accuracy "
+            f"Reply inversion: the model can be asked: its answers tell harmful from benign prompts with balanced accuracy "
             f"{self.accuracy:.2f} {self.accuracy_interval}."
         )
 
