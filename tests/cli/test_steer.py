@@ -19,7 +19,7 @@ from tests.circuits.material import organism
 from tests.cli.bad_input import ROLLOUT, Case, Spoil, check_usage, contents, text, truncated
 from tests.cli.forks import Forks
 from tests.cli.printed import payload, refusal, table
-from tests.cli.test_kill import check
+from tests.cli.test_kill import killed_and_run_again, when
 from tests.interventions.dose.material import refusal_direction
 
 ON = ("--model", "organism:cliff", "--max-new-tokens", 300, "--device", "cpu")
@@ -139,12 +139,14 @@ def test_evaluate_with_a_vector_at_several_layers(forks: Forks, steer: Path, tmp
 
 @pytest.mark.slow
 def test_killed_it_goes_on(forks: Forks, steer: Path, tmp_path: Path) -> None:
-    def doses(folder: Path) -> int:
-        log = folder / ".s.parquet.partial"
-        return max(0, log.read_bytes().count(b"\n") - 1) if log.exists() else 0
-
-    left = check(forks, sweep(steer, "s.parquet", "--limit", 3), tmp_path, doses, steps=5)
-    assert len(left) >= 6 and sum(0 < count < 5 for count in left) >= 3
+    words = sweep(steer, "s.parquet", "--limit", 3)
+    (tmp_path / "whole").mkdir()
+    whole = forks.run(*words, cwd=tmp_path / "whole")
+    log = tmp_path / "cut" / ".s.parquet.partial"
+    moment = when(lambda folder: log.exists() and log.read_bytes().count(b"\n") > 2, 0)
+    first, second = killed_and_run_again(forks, words, tmp_path / "cut", moment)
+    assert first.code == -9 and second.code == 0 and second.stdout == whole.stdout
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
