@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interventions.behaviour import Behaviour
+    from interventions.dose import DoseOptions, DoseResponse, Target, dose_response
     from interventions.head_ablation import MeanHeads, ResampleHeads, ScaleHeads
     from interventions.head_values import HeadValues
     from interventions.heads import Head, parse_heads
@@ -23,6 +24,8 @@ __all__ = [
     "AddDirection",
     "Behaviour",
     "ClampDirection",
+    "DoseOptions",
+    "DoseResponse",
     "GaussianMap",
     "Head",
     "HeadMask",
@@ -32,7 +35,9 @@ __all__ = [
     "ResampleHeads",
     "ScaleHeads",
     "Scope",
+    "Target",
     "TransportActivations",
+    "dose_response",
     "fold_checkpoint",
     "parse_heads",
     "random_sets",
@@ -40,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "behaviour": ("Behaviour",),
+    "dose": ("DoseOptions", "DoseResponse", "Target", "dose_response"),
     "head_ablation": ("MeanHeads", "ResampleHeads", "ScaleHeads"),
     "head_values": ("HeadValues",),
     "heads": ("Head", "parse_heads"),
