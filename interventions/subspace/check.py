@@ -43,13 +43,12 @@ from interventions.directions.direction import Direction
 from interventions.pairs import N_PAIRS, by_rollout
 from interventions.subspace.groups import Groups
 from interventions.subspace.interchange import interchanged, site_of
-from interventions.subspace.read_space import HELD, ReadSpace
+from interventions.subspace.read_space import HELD, FoundBy, ReadSpace, check_held
 from interventions.subspace.site_passes import SitePass, over_passes
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
-Readers = Literal["gradients", "weights"]
 Verdict = Literal["faithful", "illusion", "undecided"]
 PARTS = ("direction", "read", "unread", "full")
 """What is interchanged: the whole direction, each part of it alone, the full value."""
@@ -106,7 +105,7 @@ class SubspaceCheck:
     """
 
     effects: dict[str, Effect]
-    readers: Readers
+    readers: FoundBy
     read_rank: int
     read_held: float
     read_share: float
@@ -179,7 +178,7 @@ def check_subspace(
     rollouts: Sequence[Rollout],
     *,
     contrast: str | None = None,
-    readers: Readers = "gradients",
+    readers: str = "gradients",
     held: float = HELD,
     n_pairs: int = N_PAIRS,
     seed: int = 0,
@@ -203,8 +202,9 @@ def check_subspace(
             align, a value put in its own place changes the refusal logit, nothing at the edge depends on the site, or
             readers or held are bad.
     """
-    if readers not in get_args(Readers):
-        raise CliffscopeError(f"readers {readers!r}: expected one of {', '.join(get_args(Readers))}.")
+    if readers not in get_args(FoundBy):
+        raise CliffscopeError(f"readers {readers!r}: expected one of {', '.join(get_args(FoundBy))}.")
+    check_held(held)
     site, position = site_of(model, direction), direction.position or EDGE
     contrast = contrast or contrast_for(direction)
     groups = Groups.of(model, rollouts, contrast, site, position, batch_tokens=batch_tokens)
@@ -223,7 +223,7 @@ def check_subspace(
     dimensions = [direction.d_model if basis is None else len(basis) for basis in bases.values()]
     return SubspaceCheck(
         effects=dict(zip(bases, effects_of(values, groups.prompts_of(names), dimensions, seed), strict=True)),
-        readers=readers,
+        readers=space.found_by,
         read_rank=space.rank,
         read_held=space.held,
         read_share=space.share(direction.basis),

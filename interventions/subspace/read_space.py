@@ -36,6 +36,8 @@ from interp.models.sites import Site
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
+FoundBy = Literal["gradients", "weights"]
+
 HELD = 0.99
 """Share of the squared gradients of held-out rollouts that the read space is to hold."""
 ROUNDING = 1e-4
@@ -53,7 +55,7 @@ class ReadSpace:
     """
 
     basis: Float[Tensor, "rank width"]
-    found_by: Literal["weights", "gradients"]
+    found_by: FoundBy
     held: float
 
     @property
@@ -105,8 +107,7 @@ class ReadSpace:
         Raises:
             CliffscopeError: If gradients are all zero (nothing is read), NaN or infinite, or the share is bad.
         """
-        if not 0 < held < 1:
-            raise CliffscopeError(f"read space: expected a share between 0 and 1 to hold, found {held:g}.")
+        check_held(held)
         _check(fitted, "gradients")
         _check(held_out, "gradients")
         _, sizes, rows = torch.linalg.svd(fitted.cpu().double(), full_matrices=False)
@@ -130,6 +131,12 @@ class ReadSpace:
     def share(self, basis: Float[Tensor, "k width"]) -> float:
         """The mean squared length of the read part of a unit vector of the subspace."""
         return float((basis.double() @ self.basis.double().T).square().sum() / len(basis))
+
+
+def check_held(held: float) -> None:
+    """Raises `CliffscopeError` if a share of the gradients is none."""
+    if not 0 < held < 1:
+        raise CliffscopeError(f"read space: expected a share between 0 and 1 to hold, found {held:g}.")
 
 
 def _orthonormal(rows: Float[Tensor, "k width"]) -> Float[Tensor, "rank width"]:

@@ -32,7 +32,7 @@ def check(
     readers: Annotated[
         Readers,
         typer.Option(
-            "--readers", help="gradients of the logits at the edge; or weights, where the site has one reader."
+            "--readers", help="gradients of the logits at the edge, or weights where the site has one reader."
         ),
     ] = Readers.GRADIENTS,
     held: Annotated[
@@ -55,8 +55,6 @@ def check(
 
     Example: cliffscope steer check --model organism:cliff --vector refusal.safetensors --rollouts rollouts.jsonl
     """
-    if not 0 < held < 1:
-        raise CliffscopeError(f"--held {held:g}: expected a share between 0 and 1.")
     from interp.rollouts import read_rollouts
 
     loaded = read_rollouts(rollouts)
@@ -66,7 +64,9 @@ def check(
     from interventions.steering.vectors import load_vector
     from interventions.subspace import check_subspace
     from interventions.subspace.interchange import site_of
+    from interventions.subspace.read_space import check_held
 
+    check_held(held)
     direction = load_vector(vector)
     if not isinstance(direction, Direction):
         raise CliffscopeError(f"{vector}: a transport map moves along no one direction; check a direction.")
