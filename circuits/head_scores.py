@@ -46,14 +46,14 @@ class HeadScores:
         table: One row a head, best first: `rank` from 1, `layer`, `head`, `name` ("3.1"), `score` (the mean over cases,
             NaN if unknown), `low` and `high` (its bootstrap 95 % interval), `p`, `q`, `share` of what is to be
             explained, `suppresses`; then the method's own columns.
-        method: How the heads were scored.
+        method: How the heads were scored: one of `METHODS` of `circuits.rank`, or another method's name.
         model: Name of the model.
         fingerprint: What the model is, to refuse another.
         facts: What JSON can hold: `nothing` (why there is nothing to explain, else `None`), `n`, `seed`, …
     """
 
     table: pd.DataFrame
-    method: Method
+    method: str
     model: str
     fingerprint: Mapping[str, str]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class HeadScores:
     @classmethod
     def of(
         cls,
-        method: Method,
+        method: str,
         model: "HookedModel",
         scores: Float[np.ndarray, "case layer head"],
         *,
@@ -110,7 +110,7 @@ class HeadScores:
 
     @classmethod
     def nothing(
-        cls, method: Method, model: "HookedModel", reason: str, facts: Mapping[str, Any] | None = None
+        cls, method: str, model: "HookedModel", reason: str, facts: Mapping[str, Any] | None = None
     ) -> "HeadScores":
         """All heads without scores, because there is nothing to explain."""
         unknown = np.full((model.n_layers, model.n_heads), math.nan)

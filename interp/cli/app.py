@@ -5,6 +5,7 @@ import warnings
 
 import typer
 
+from interp.cli.bench import app as bench
 from interp.cli.cliff import cliff
 from interp.cli.compare import compare
 from interp.cli.demo import demo
@@ -47,6 +48,7 @@ app.command()(select)
 app.command()(repair)
 app.command()(evaluate)
 app.command()(compare)
+app.add_typer(bench)
 app.add_typer(organism)
 
 

@@ -1,0 +1,126 @@
+"""Sets of heads exchanged between rollouts at the edge: the refusal logit when many heads are another rollout's.
+
+What comes before the edge is the same whichever heads are exchanged, so it is run once and its keys and values are
+kept; each set then costs a pass over one token. When all heads are exchanged, all that the edge has read is the
+donor's, and so is the refusal logit.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.gradient_pass import values_of
+from circuits.sweeps.readouts import Readouts
+from interp.errors import CliffscopeError
+from interp.models.batching import plan_batches, run_halving
+from interp.models.capture import BATCH_TOKENS
+from interp.models.passes import edge_pass
+from interp.transcripts import Transcript
+from interp.transcripts.positions import EDGE
+from interventions.heads import check_heads
+
+if TYPE_CHECKING:
+    from interp.models.hooked_model import HookedModel
+
+Exchanged = Callable[[Sequence[int], int], Bool[Tensor, "row layer head"]]
+"""`(rows, number)` → which heads of these recipients are the donor's in the set of that number."""
+
+
+class Exchange:
+    """Recipients whose heads' z at the edge can be made that of their donors.
+
+    Args:
+        model: The model; interventions that are active on it act. It is not changed.
+        recipients: Whose passes are changed.
+        donors: Whose z is put there, one a recipient. Whether they align is not asked: see `interventions.pairs`.
+        batch_tokens: Token budget of a pass over what comes before the edges.
+
+    Raises:
+        CliffscopeError: If a transcript has no edge, the numbers differ, or the model has no refusal tokens or is in
+            training mode.
+    """
+
+    def __init__(
+        self,
+        model: "HookedModel",
+        recipients: Sequence[Transcript],
+        donors: Sequence[Transcript],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        model.require_eval()
+        if len(recipients) != len(donors):
+            raise CliffscopeError(f"exchange: expected one donor a recipient, found {len(recipients)}, {len(donors)}.")
+        self.model = model
+        self._readouts = Readouts(refusal_tokens=Readouts.of(model).refusal_tokens)
+        self._recipients = [recipient.until_edge() for recipient in recipients]
+        self._texts = [recipient.input_ids for recipient in self._recipients]
+        self._batch_tokens = batch_tokens
+        sources = {donor.until_edge(): None for donor in donors}
+        row_of = {source: row for row, source in enumerate(sources)}
+        sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.n_layers)]
+        captured = model.capture(list(sources), sites, [EDGE], batch_tokens=batch_tokens)
+        rows = [row_of[donor.until_edge()] for donor in donors]
+        self._theirs: Float[Tensor, "layer row 1 head d_head"] = torch.stack([captured[site] for site in sites])[
+            :, rows
+        ]
+
+    def logits(
+        self, n_sets: int, exchanged: Exchanged, advance: Callable[[int], object] = lambda rollouts: None
+    ) -> Float[Tensor, "set row"]:
+        """The refusal logit of every recipient with the heads of each set exchanged.
+
+        Args:
+            n_sets: How many sets.
+            exchanged: Which heads; another set for every recipient if need be.
+            advance: Told how many recipients more are done.
+
+        Raises:
+            CliffscopeError: If a logit is NaN or infinite.
+        """
+        found = torch.full((n_sets, len(self._texts)), torch.nan)
+
+        def run(rows: Sequence[int]) -> Float[Tensor, "row set"]:
+            return self._run(rows, n_sets, exchanged)
+
+        for batch in plan_batches([len(text) for text in self._texts], self._batch_tokens):
+            for rows, values in run_halving(batch, run):
+                found[:, list(rows)] = values.T
+                advance(len(rows))
+        for recipient, fine in zip(self._recipients, found.isfinite().all(0).tolist(), strict=True):
+            if not fine:
+                raise CliffscopeError(
+                    f"Rollout {recipient.id!r}: the model's activations are NaN or infinite; try --dtype float32."
+                )
+        return found
+
+    def of(self, *sets: Iterable[tuple[int, int]]) -> Float[Tensor, "set row"]:
+        """The same for sets of heads that are exchanged in all recipients alike.
+
+        Raises:
+            CliffscopeError: If a head does not exist or is named twice, or a logit is NaN or infinite.
+        """
+        masks = torch.zeros(len(sets), self.model.n_layers, self.model.n_heads, dtype=torch.bool)
+        for mask, heads in zip(masks, sets, strict=True):
+            if chosen := list(heads):
+                for layer, head in check_heads(chosen, self.model):
+                    mask[layer, head] = True
+        return self.logits(len(sets), lambda rows, number: masks[number].expand(len(rows), -1, -1))
+
+    @torch.no_grad()
+    def _run(self, rows: Sequence[int], n_sets: int, exchanged: Exchanged) -> Float[Tensor, "row set"]:
+        tokens = edge_pass(self.model, self._recipients, self._texts, rows)
+        theirs = self._theirs[:, list(rows)]
+        values = []
+        for number in range(n_sets):
+            mask = exchanged(rows, number)[:, None, :, :, None]  # row, pos, layer, head, d_head
+
+            def change(layer: int, z: Tensor, mask: Tensor = mask) -> Tensor:
+                return torch.where(mask[:, :, layer].to(z.device), theirs[layer].to(z), z)
+
+            layers = [layer for layer in range(self.model.n_layers) if bool(mask[:, :, layer].any())]
+            values.append(values_of(tokens, self._readouts, layers, change)[0].float().cpu())
+        return torch.stack(values, -1)
