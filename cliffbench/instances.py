@@ -18,12 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circuits.cases import Cases
+from cliffbench.planting import heldout, organism_of
 from cliffbench.truth import Truth
 from interp.errors import CliffscopeError
 from interp.judges import KeywordJudge, judged
 from interp.models.hooked_model import HookedModel
-from interp.organisms.prompt_set import heldout_prompts
+from interp.organisms.prompt_set import as_prompt_set
 from interp.rollouts import Rollout, read_rollouts, write_rollouts
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
@@ -131,27 +134,30 @@ def prepare(organism: str, seed: int, folder: str | os.PathLike[str], *, fresh: 
     Raises:
         CliffscopeError: If there is no such organism, or its rollouts do not allow a probe.
     """
-    from cliffbench.planting import organism_of
-
     home = Path(folder)
     model, facts = organism_of(organism, seed, home, fresh=fresh)
     truth = Truth.of(facts)
-    prompts, test = _prompts(seed, sizes)
+    prompts, test = _prompts(organism, seed, sizes)
     rollouts = _answers(model, prompts, home / f"rollouts-{organism}-{seed}.jsonl")
-    own = not truth.control or sum(rollout.outcome == "complied" for rollout in rollouts) >= MIN_ROLLOUTS
+    complied = sum(rollout.outcome == "complied" for rollout in rollouts)
+    own = not truth.control or complied >= MIN_ROLLOUTS
     if not own:
         lender, _ = organism_of(LENDER, seed, home, fresh=False)
         rollouts = _answers(lender, prompts, home / f"rollouts-{LENDER}-shipped-{seed}.jsonl")
     return Instance.of(model, truth, rollouts, test, own=own, seed=seed, sizes=sizes)
 
 
-def _prompts(seed: int, sizes: Sizes) -> tuple[list[Prompt], list[Prompt]]:
+def _prompts(organism: str, seed: int, sizes: Sizes) -> tuple[list[Prompt], list[Prompt]]:
     """Prompts for the search, and others for trying masks."""
-    drawn = list(heldout_prompts(sizes.n_harmful + sizes.n_test, sizes.n_benign + sizes.n_test, seed))
-    harmful = [prompt for prompt in drawn if prompt.harmful]
-    benign = [prompt for prompt in drawn if not prompt.harmful]
-    search = harmful[: sizes.n_harmful] + benign[: sizes.n_benign]
-    return search, harmful[sizes.n_harmful :] + benign[sizes.n_benign :]
+    search: list[Prompt] = []
+    test: list[Prompt] = []
+    for kind, n in (("harmful", sizes.n_harmful), ("benign", sizes.n_benign)):
+        drawn = list(as_prompt_set(heldout(organism, kind, n + sizes.n_test, seed)))
+        # Not in the order in which they were drawn: a mechanism may put those that it acts on first.
+        order = np.random.default_rng(seed).permutation(len(drawn))
+        search += [drawn[place] for place in order[:n]]
+        test += [drawn[place] for place in order[n:]]
+    return search, test
 
 
 def _answers(model: HookedModel, prompts: Sequence[Prompt], path: Path) -> list[Rollout]:

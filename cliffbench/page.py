@@ -101,14 +101,17 @@ def _verdicts(table: pd.DataFrame, summary: dict[str, Any]) -> str:
         says = [
             mean_over(table, reading, "says_cliff", [organism])["mean"] for reading in ("shipped verdict", "raw drop")
         ]
-        rows.append([organism, "cliff" if facts["has_cliff"] else "no cliff", *(_share(value) for value in says)])
+        rows.append([organism, _TRUTHS[facts["has_cliff"]], *(_share(value) for value in says)])
     return _grid(["organism", "truth", "shipped verdict says cliff", "raw drop says cliff"], rows)
+
+
+_TRUTHS = {True: "cliff", False: "no cliff", None: "not known"}
 
 
 def _masks(table: pd.DataFrame, summary: dict[str, Any]) -> str:
     rows = []
     group = table[table["group"] == "mask"]
-    for organism in [name for name, facts in summary["organisms"].items() if facts["has_cliff"]]:
+    for organism in [name for name, facts in summary["organisms"].items() if facts["has_cliff"] is not False]:
         for method in group[group["organism"] == organism]["method"].drop_duplicates():
             figures = [
                 mean_over(group, method, score, [organism])["mean"]

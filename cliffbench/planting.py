@@ -1,24 +1,25 @@
 """The organism of an instance: the shipped one, or its mechanism planted anew into the shipped base.
 
-To add a mechanism of one's own (`interp.organisms.planting.Mechanism`: a name, `plant`, `facts`):
+To add a mechanism of one's own (`interp.organisms.planting.Mechanism`; a few heads are most of it already):
 
-    add_mechanism(SuppressionHeads("mine", heads=((2, 0),), categories=("weapons", "drugs")))
+    add_mechanism(PlantedHeads("late", heads=((5, 1), (5, 2))))
 """
 
-import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from interp.errors import CliffscopeError
 from interp.models.hooked_model import HookedModel
 from interp.models.loading import ORGANISM
 from interp.organisms import load_organism, names, truth
-from interp.organisms.naming import BASE
+from interp.organisms.mechanisms import MECHANISMS
+from interp.organisms.naming import BASE, RANDOM
 from interp.organisms.planting import Mechanism
-from interp.organisms.store import round_to_half, save_delta, save_truth
+from interp.organisms.prompts import GeneratedPrompt, sample_prompts
+from interp.organisms.store import save_delta, save_truth
+from interp.organisms.training import plant
 
 ADDED: dict[str, Mechanism] = {}
 """Mechanisms of one's own, by name."""
@@ -46,48 +47,36 @@ def organism_of(name: str, seed: int, folder: Path, *, fresh: bool) -> tuple[Hoo
     """The model and its truth.
 
     Args:
-        name: The organism's name.
-        seed: Of fresh planting.
+        name: The organism's name. `random` has the weights of the seed.
+        seed: Of random weights and of fresh planting, which draws other heads too.
         folder: Where freshly planted weights are kept.
-        fresh: Whether the mechanism is planted anew. One that is not shipped always is; the base and what has no
-            recipe of its own never is.
+        fresh: Whether the mechanism is planted anew. One of your own always is; the base never.
 
     Raises:
         CliffscopeError: If there is no such organism.
     """
-    check_organisms([name])
-    mechanism = ADDED.get(name) or (mechanisms().get(name) if fresh else None)
+    known = {mechanism.name: mechanism for mechanism in MECHANISMS}
+    mechanism = ADDED.get(name) or (known.get(name) if fresh else None)
     if mechanism is None:
-        return HookedModel.load(f"{ORGANISM}{name}", device="cpu"), truth(name)
-    base, tokenizer = load_organism(BASE)
-    kept = folder / f"planted-{name}-{seed}"
-    model = copy.deepcopy(base)
-    if (kept / "truth.json").is_file():
-        from safetensors.torch import load_file
-
-        model.load_state_dict(
-            {key: value.float() for key, value in load_file(kept / "delta.safetensors").items()}, strict=False
-        )
-    else:
-        shared = truth(BASE)
-        mechanism.plant(model, tokenizer, torch.tensor(shared["direction"]), seed, lambda *told: None)
-        round_to_half(model)
-        kept.mkdir(parents=True, exist_ok=True)
-        save_delta(model, base, kept)
-        save_truth({"name": name, "base": BASE, "seed": seed, **mechanism.facts()}, kept)
-    return HookedModel(model, tokenizer, name=f"{ORGANISM}{name}"), _truth(kept)
+        check_organisms([name])
+        full = f"{name}-{seed}" if name == RANDOM else name
+        return HookedModel.load(f"{ORGANISM}{full}", device="cpu"), truth(full) | {"name": name}
+    # In the layout of the shipped weights, so that it is read back as they are.
+    kept = folder / f"planted-{seed}"
+    if not (kept / name / "truth.json").is_file():
+        base = load_organism(BASE)
+        made = plant(mechanism if seed == 0 else mechanism.drawn(seed), seed, base=base)
+        (kept / name).mkdir(parents=True, exist_ok=True)
+        save_delta(made.model, base[0], kept / name)
+        save_truth(made.facts, kept / name)
+    model, tokenizer = load_organism(name, kept)
+    facts = json.loads((kept / name / "truth.json").read_text(encoding="utf-8"))
+    return HookedModel(model, tokenizer, name=f"{ORGANISM}{name}"), truth(BASE) | facts
 
 
-def mechanisms() -> dict[str, Mechanism]:
-    """The mechanisms of the shipped organisms, by name."""
-    from interp.organisms.training import MECHANISMS
-
-    return {mechanism.name: mechanism for mechanism in MECHANISMS}
-
-
-def _truth(kept: Path) -> dict[str, Any]:
-    import json
-
-    shared = truth(BASE)
-    inherited = {key: shared[key] for key in ("direction", "refusal_tokens") if key in shared}
-    return inherited | json.loads((kept / "truth.json").read_text(encoding="utf-8"))
+def heldout(name: str, kind: str, n: int, seed: int) -> list[GeneratedPrompt]:
+    """Prompts that no organism was trained on, and on which the organism's mechanism shows."""
+    known = {mechanism.name: mechanism for mechanism in MECHANISMS} | ADDED
+    if name in known:
+        return known[name].heldout(kind, n, seed)
+    return sample_prompts(kind, n, seed)

@@ -17,8 +17,8 @@ class Truth:
 
     Attributes:
         name: The organism's name.
-        heads: The planted heads; empty where none were planted, or where the mechanism is not made of heads.
-        has_cliff: Whether there is a refusal cliff.
+        heads: What a search must find; empty where no heads were planted.
+        has_cliff: Whether there is a refusal cliff; `None` where that is not known.
         sparse: Whether few heads suffice to undo it; `None` where that is not known or there is nothing to undo.
         edges: Pairs of a planted head and one that acts on what it writes.
         direction: The unit vector that carries "harmful" in the residual stream, if one was trained.
@@ -27,7 +27,7 @@ class Truth:
 
     name: str
     heads: tuple[Head, ...] = ()
-    has_cliff: bool = False
+    has_cliff: bool | None = False
     sparse: bool | None = None
     edges: tuple[tuple[Head, Head], ...] = ()
     direction: Float[Tensor, " d_model"] | None = None
@@ -37,12 +37,11 @@ class Truth:
     def of(cls, facts: Mapping[str, Any]) -> "Truth":
         """The truth out of what `interp.organisms.truth` gives."""
         heads = tuple(_head(name) for name in facts.get("heads", ()))
-        has_cliff = bool(facts.get("has_cliff", bool(heads)))
         direction = facts.get("direction")
         return cls(
             name=str(facts["name"]),
             heads=heads,
-            has_cliff=has_cliff,
+            has_cliff=facts["cliff"] if "cliff" in facts else bool(heads),
             sparse=facts.get("sparse", True if heads else None),
             edges=tuple((_head(first), _head(second)) for first, second in facts.get("edges", ())),
             direction=None if direction is None else torch.tensor(direction, dtype=torch.float32),
@@ -52,7 +51,7 @@ class Truth:
     @property
     def control(self) -> bool:
         """Whether anything found in it is a false claim."""
-        return not self.has_cliff
+        return self.has_cliff is False
 
 
 def _head(name: str) -> Head:

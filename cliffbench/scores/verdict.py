@@ -7,13 +7,14 @@ from probes.cliff import MIN_CLIFF, Cliff
 
 
 def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
-    """By the way of reading: `says_cliff`, and `verdict_right`."""
+    """By the way of reading: `says_cliff`, and `verdict_right` where the truth is known."""
     readings = {
         "shipped verdict": instance.cliff.verdict == "cliff",
         "raw drop": naive_verdict(instance.cliff) == "cliff",
     }
+    truth = instance.truth.has_cliff
     return {
-        name: {"says_cliff": float(says), "verdict_right": float(says == instance.truth.has_cliff)}
+        name: {"says_cliff": float(says)} | ({} if truth is None else {"verdict_right": float(says == truth)})
         for name, says in readings.items()
     }
 
