@@ -8,7 +8,7 @@ any position or segment.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def rank_latents(
     *,
     contrast: str = "refused-complied",
     at: str | Sequence[str] = EDGE,
-    pool: Literal["max", "mean"] = "max",
+    pool: str = "max",
     generic: Sequence[Rollout] | None = None,
     test_fraction: float = 0.3,
     shuffles: int = 9999,

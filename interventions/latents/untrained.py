@@ -51,10 +51,14 @@ def untrained_like(
 def _thresholds(
     projections: Float[Tensor, "token chosen"], shares: Float[np.ndarray, " chosen"]
 ) -> Float[Tensor, " chosen"]:
-    """For each column the value that the given share of tokens lies above; the largest where none is to."""
+    """For each column a value that the given share of tokens lies above, as nearly as equal tokens allow."""
     ordered = projections.sort(dim=0, descending=True).values
-    above = torch.from_numpy(np.round(np.clip(shares, 0, 1) * len(ordered)).astype(np.int64))
-    columns = torch.arange(ordered.shape[1])
-    # Where all tokens are to lie above, the least value, lowered by a hair.
-    at = ordered[above.clamp(max=len(ordered) - 1), columns]
-    return torch.where(above < len(ordered), at, ordered[-1] - 1e-6)
+    n = len(ordered)
+    wanted = torch.from_numpy(np.round(np.clip(shares, 0, 1) * n).astype(np.int64))
+    at = ordered.gather(0, wanted.clamp(max=n - 1)[None])
+    # Tokens that are equal lie above together, or not at all: the same words stand in the same places of many texts.
+    before, through = (ordered > at).sum(0), (ordered >= at).sum(0)
+    above = torch.where(through - wanted < wanted - before, through, before)
+    # Half-way to the next value, so that rounding decides nothing.
+    fence = torch.cat([ordered[:1] + 1, ordered, ordered[-1:] - 1])
+    return ((fence.gather(0, above[None]) + fence.gather(0, above[None] + 1)) / 2)[0]

@@ -19,7 +19,7 @@ from tests.circuits.material import organism, organism_rollouts
 
 SITE = "blocks.2.hook_resid_post"
 """Upstream of both planted heads: what is changed here still passes through them."""
-OPTIONS = TrainingOptions(width=256, steps=300, k=8, lr=2e-3)
+OPTIONS = TrainingOptions(width=512, steps=300, batch=256, k=16, lr=3e-3)
 
 ARCHITECTURES: dict[str, tuple[type, dict[str, Any]]] = {
     "abstopk": (sae_lens.AbsTopKSAEConfig, {"k": 4}),

@@ -14,9 +14,8 @@ N_RANDOM = 20
 
 
 def best() -> tuple[int, float]:
-    """The first latent that stands for refusing, and how active it is where the model refuses."""
-    table = ranked().table
-    row = table[table["separates"] & (table["sign"] == 1)].iloc[0]
+    """The first latent that is active where the model refuses, and how active it is there."""
+    row = ranked().table.query("sign == 1").iloc[0]
     return int(row["latent"]), float(row["mean_positive"])
 
 
@@ -35,7 +34,8 @@ def to_value(latent: int) -> LatentChange:
 @pytest.mark.slow
 def test_clamping_the_best_latent_moves_refusal_more_than_each_of_20_random_ones() -> None:
     model = organism("cliff")
-    complied = [rollout for rollout in organism_rollouts("cliff") if rollout.outcome == "complied"][:12]
+    complied = [rollout for rollout in organism_rollouts("cliff") if rollout.outcome == "complied"]
+    complied = sorted(complied, key=lambda rollout: len(rollout.thinking or ""))[:10]  # the quickest
     judge = RefusalLogitJudge.of(model)
     plain = np.array([judgement.score for judgement in judge.judge(complied)])
 
@@ -47,7 +47,7 @@ def test_clamping_the_best_latent_moves_refusal_more_than_each_of_20_random_ones
     assert effect > max(abs(value) for value in random)
     assert effect > 4  # nats
 
-    generator = ModelGenerator(model, 160)
+    generator = ModelGenerator(model, 120)
     prompts = prompts_of(complied)
 
     def answered(latent: int) -> float:

@@ -173,9 +173,7 @@ def test_rollouts_that_cannot_be_trained_on() -> None:
 
 def test_training_that_diverges_is_said() -> None:
     with pytest.raises(CliffscopeError, match="NaN or infinite; lower the learning rate"):
-        train_latents(
-            organism("cliff"), training_rollouts()[:6], SITE, replace(QUICK, lr=1e38, architecture="standard")
-        )
+        train_latents(organism("cliff"), training_rollouts()[:6], SITE, replace(QUICK, lr=1e18))
 
 
 def test_the_type_of_the_result() -> None:
