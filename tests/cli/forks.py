@@ -120,6 +120,7 @@ HEAVY = (
     "circuits.rank",
     "datasets",
     "plotly.graph_objects",
+    "sae_lens",
     "transformer_lens.factories.architecture_adapter_factory",
     "transformer_lens.model_bridge.sources",
     "transformers.models.qwen3.modeling_qwen3",

@@ -27,6 +27,7 @@ WITHOUT: dict[tuple[str, ...], set[str]] = {
     ("mask", "build"): {"--seed"},
     ("mask", "check"): {"--seed"},
     ("mask", "fold"): {"--seed"},
+    ("sae", "direction"): {"--seed"},
     # What loads no model has no device.
     ("compare",): {"--device", "--dtype"},
     ("judge", "agree"): {"--device", "--dtype"},
