@@ -1,5 +1,6 @@
 """`cliffscope guard`: a filter that reads from inside, before a token is generated, whether a prompt is harmful."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,17 +164,22 @@ def _require_share(option: str, value: float) -> None:
 
 def _prompts(prompts: str | None, benign: str | None, rollouts: Path | None, limit: int | None) -> "list[Prompt]":
     """The prompts of a file, of two, or of rollouts."""
-    from interp.rollouts.prompts import PromptSet, load_prompts
+    from interp.rollouts.prompts import load_prompts
 
     if rollouts is not None:
         from interp.rollouts import read_rollouts
         from interventions.behaviour import prompts_of
 
         return prompts_of(read_rollouts(rollouts))[:limit]
-    found = list(load_prompts(str(prompts), harmful=None if benign is None else True, limit=limit))
-    if benign is not None:
-        found += load_prompts(benign, harmful=False, limit=limit)
-    return list(PromptSet(tuple(found), f"{prompts}, {benign}" if benign else str(prompts)))
+    if benign is None:
+        return list(load_prompts(str(prompts), limit=limit))
+    first = load_prompts(str(prompts), harmful=True, limit=limit)
+    taken = {prompt.id for prompt in first}
+    second = [
+        replace(prompt, id=f"benign:{prompt.id}") if prompt.id in taken else prompt
+        for prompt in load_prompts(benign, harmful=False, limit=limit)
+    ]
+    return [*first, *second]
 
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
