@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,6 +45,22 @@ class Pass:
         cache = None if self.cache is None else _copied(self.cache)
         with self.model.reading(self.transcripts, self.index):
             return module(input_ids=self.input_ids, past_key_values=cache, use_cache=cache is not None, **self.options)
+
+    def take(self, rows: Sequence[int]) -> "Pass":
+        """The same pass over some of its rows, in another order and as often as they are named."""
+        at = torch.tensor(list(rows), device=self.input_ids.device)
+        cache = None if self.cache is None else _copied(self.cache)
+        if cache is not None:
+            cache.batch_select_indices(at)
+        return replace(
+            self,
+            transcripts=[self.transcripts[row] for row in rows],
+            input_ids=self.input_ids[at],
+            index=self.index[at],
+            edge=self.edge[at],
+            options={name: value[at] for name, value in self.options.items()},
+            cache=cache,
+        )
 
     def logits(self) -> Float[Tensor, "batch d_vocab"]:
         """The next-token logits at the edge; the LM head runs there only."""

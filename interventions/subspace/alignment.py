@@ -324,7 +324,6 @@ def _right(
         logits = [read(interchanged(base, source, None if b is None else b.to(base.device))).cpu() for b in bases]
         return (torch.stack(logits, -1) > 0) == refuses[:, None]
 
-    transcripts = [test.transcripts[row] for row in recipients]
-    for rows, found in over_passes(model, transcripts, test.site, test.position, work, batch_tokens):
+    for rows, found in over_passes(model, test.transcripts, recipients, test.site, test.position, work, batch_tokens):
         result[list(rows)] = found.numpy()
     return result

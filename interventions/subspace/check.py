@@ -275,11 +275,10 @@ class _Interchanges:
     ) -> None:
         self._model, self._groups, self._budget = model, groups, batch_tokens
         self._recipients, self._donors = torch.tensor(recipients), torch.tensor(donors)
-        self._transcripts = [groups.transcripts[row] for row in recipients]
 
     def changes(self, bases: Sequence[Tensor | None]) -> Float[np.ndarray, "recipient basis"]:
         """The change of each recipient's refusal logit when each subspace is interchanged."""
-        result = np.zeros((len(self._transcripts), len(bases)))
+        result = np.zeros((len(self._recipients), len(bases)))
 
         @torch.no_grad()
         def work(rows: Sequence[int], read: SitePass) -> Float[np.ndarray, "row basis"]:
@@ -314,7 +313,8 @@ class _Interchanges:
             found = []
             for along in ALONG:
                 h = (base + along * (source - base)).requires_grad_()
-                logits = read.logits(h).float()
+                with frozen_scales(self._model.hf):
+                    logits = read.logits(h).float()
                 for probe in range(probes):
                     drawn = torch.randn(logits.shape, generator=generator)
                     # What is added to all logits alike, no probability depends on.
@@ -323,7 +323,7 @@ class _Interchanges:
                     found.append(torch.autograd.grad(logits, h, combination, retain_graph=more)[0].float().cpu())
             return torch.stack(found)
 
-        with without_parameter_gradients(self._model), frozen_scales(self._model.hf), torch.enable_grad():
+        with without_parameter_gradients(self._model), torch.enable_grad():
             for rows, found in self._run(work):
                 for part, chosen in zip(parts, inside, strict=True):
                     part.append(found[:, chosen[list(rows)]].flatten(0, 1))
@@ -331,7 +331,10 @@ class _Interchanges:
 
     def _run(self, work: Any) -> Any:
         groups = self._groups
-        return over_passes(self._model, self._transcripts, groups.site, groups.position, work, self._budget)
+        recipients = self._recipients.tolist()
+        return over_passes(
+            self._model, groups.transcripts, recipients, groups.site, groups.position, work, self._budget
+        )
 
     def _values(self, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         values = self._groups.values
@@ -344,9 +347,10 @@ class _Interchanges:
         error, allowed = (own - before).abs(), 1e-3 + 64 * precision * (1 + before.abs())
         if bool((error > allowed).any()):
             worst = int((error - allowed).argmax())
+            name = self._groups.transcripts[int(self._recipients[rows[worst]])].id
             raise CliffscopeError(
-                f"rollout {self._transcripts[rows[worst]].id!r}: its own value put in its place changes the refusal "
-                f"logit by {float(error[worst]):.2g}, more than rounding; {self._model.name} cannot be checked."
+                f"rollout {name!r}: its own value put in its place changes the refusal logit by "
+                f"{float(error[worst]):.2g}, more than rounding; {self._model.name} cannot be checked."
             )
 
 

@@ -76,9 +76,13 @@ class SitePass:
 def site_pass(
     model: "HookedModel", transcripts: Sequence[Transcript], rows: Sequence[int], site: Site, position: str | int
 ) -> SitePass:
-    """The pass of some transcripts, which end at their edges."""
-    at_edge = all(transcripts[row].position(position) == len(transcripts[row]) - 1 for row in rows)
-    tokens = (edge_pass if at_edge else whole_pass)(model, transcripts, [t.input_ids for t in transcripts], rows)
+    """The pass of some transcripts, which end at their edges; one named several times is run up to there once."""
+    once = list(dict.fromkeys(rows))
+    at_edge = all(transcripts[row].position(position) == len(transcripts[row]) - 1 for row in once)
+    tokens = (edge_pass if at_edge else whole_pass)(model, transcripts, [t.input_ids for t in transcripts], once)
+    if len(once) < len(rows):
+        place = {row: number for number, row in enumerate(once)}
+        tokens = tokens.take([place[row] for row in rows])
     wanted = torch.tensor([transcripts[row].position(position) for row in rows], device=tokens.index.device)
     columns = (tokens.index == wanted[:, None]).int().argmax(-1)
     refusal = refusal_token_ids(model.tokenizer, model.chat.thinking.close)
@@ -96,14 +100,33 @@ def batches_of(
 def over_passes(
     model: "HookedModel",
     transcripts: Sequence[Transcript],
+    recipients: Sequence[int],
     site: Site,
     position: str | int,
     work: Callable[[Sequence[int], SitePass], T],
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[tuple[Sequence[int], T]]:
-    """Yields rows and what `work` makes of them and their pass; batches are halved where memory runs out."""
-    for batch in batches_of(transcripts, position, batch_tokens):
-        yield from run_halving(batch, lambda rows: work(rows, site_pass(model, transcripts, rows, site, position)))
+    """What `work` makes of the passes of some transcripts, each of which may receive several times.
+
+    Args:
+        model: The model.
+        transcripts: Those that end at their edges.
+        recipients: Which of them, in any order.
+        site: Of the value to be given.
+        position: Of the value to be given.
+        work: Takes places in `recipients` and their pass.
+        batch_tokens: Token budget of a pass; a batch is halved when memory runs out.
+
+    Yields:
+        The places and what was made of them.
+    """
+    for batch in batches_of([transcripts[row] for row in recipients], position, batch_tokens):
+        yield from run_halving(
+            batch,
+            lambda places: work(
+                places, site_pass(model, transcripts, [recipients[place] for place in places], site, position)
+            ),
+        )
 
 
 def values_at(

@@ -126,6 +126,20 @@ def test_a_pass_with_a_value_put_in_is_the_intervention(position: str, site: str
         assert float((read.logits(sources) - read.logits()).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("position", ["close:-1", "inst"])
+def test_a_rollout_may_receive_several_times(position: str) -> None:
+    """In one pass, in any order, each time another value; texts of other lengths beside it."""
+    model, texts, place = organism("cliff"), groups(3).transcripts, Site(2, "hook_resid_post")
+    rows = [3, 0, 3, 1, 0]
+    given = values_at(model, texts[10:15], place, position)
+    with torch.no_grad():
+        together = site_pass(model, texts, rows, place, position).logits(given)
+        for number, row in enumerate(rows):
+            alone = site_pass(model, texts, [row], place, position).logits(given[number : number + 1])
+            torch.testing.assert_close(together[number], alone[0], atol=2e-4, rtol=1e-4)
+    assert len({len(texts[row]) for row in rows}) > 1
+
+
 def test_effects_are_means_with_shares_of_the_first() -> None:
     rng = np.random.default_rng(0)
     size = rng.normal(3, 1, size=200)
