@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from interp.errors import CliffscopeError
 from interp.json_values import as_json_holds
 from interp.models.fingerprint import require_same_model
+from interp.null_runs import NullRuns
 from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
 from interp.table_files import TableFormat
 from interventions.heads import Head
@@ -27,7 +28,7 @@ from interventions.heads import Head
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
-Method = Literal["attribution", "ablation", "gradient", "interchange"]
+Method = Literal["attribution", "ablation", "gradient", "interchange", "shapley"]
 
 MAX_Q = 0.05
 """The false discovery rate at which heads are named."""
@@ -173,7 +174,17 @@ class HeadScores:
 
     @property
     def evidence(self) -> str:
-        """What the table says, in one or two sentences."""
+        """What the table says, in one or two sentences, and what its null says of it."""
+        return " ".join([self._named, *(null.sentence for null in self.nulls)])
+
+    @property
+    def nulls(self) -> tuple[NullRuns, ...]:
+        """The figures of the ranking beside those of a null (`circuits.nulls`), where one was run."""
+        return tuple(NullRuns.of_summary(summary) for summary in self.facts.get("nulls", ()))
+
+    @property
+    def _named(self) -> str:
+        """Which heads are named, and by what."""
         if self.facts["nothing"] is not None:
             return f"Nothing to explain: {self.facts['nothing']}. No head is called a suppression head."
         named = self.table[self.table["suppresses"]]

@@ -124,7 +124,7 @@ def screen(
     ]
     sufficiency, necessity = both[0].effect(REFUSAL_LOGIT), -both[1].effect(REFUSAL_LOGIT)
     probe_score = (both[0].effect(PROBE_LOGIT) - both[1].effect(PROBE_LOGIT)).mean(0) / 2
-    prompt = _prompts(cases)
+    prompt = prompts_by_id(cases)
 
     def scores(values: Tensor, **more: Any) -> HeadScores:
         names, of_rollouts = by_rollout(values.double().numpy(), pairs)
@@ -146,7 +146,7 @@ def screen(
     )
 
 
-def _prompts(cases: Cases) -> dict[str, str]:
+def prompts_by_id(cases: Cases) -> dict[str, str]:
     """The prompt of each harmful rollout."""
     return {
         transcript.id: prompt

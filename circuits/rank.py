@@ -30,11 +30,11 @@ class RankOptions:
     """How heads are ranked.
 
     Attributes:
-        method: `attribution`, `ablation`, `gradient` or `interchange`.
+        method: `attribution`, `ablation`, `gradient`, `interchange` or `shapley`.
         scope: Of ablation and gradient: `all` positions or `from-edge`.
         gamma: Of ablation and gradient: what is kept of a head's output.
         steps: Of gradient: 0 for one gradient, more for integrated gradients.
-        pairs: Of interchange: how many.
+        pairs: Of interchange and shapley: how many.
         positions: Of interchange: where values are exchanged.
         seed: Of every random choice.
         batch_tokens: Token budget of a batch.
@@ -97,8 +97,10 @@ def n_steps(cases: Cases, options: RankOptions) -> int:
     """How much `rank_heads` has to do: complied rollouts, or pairs of which each is exchanged in both directions."""
     if cases.nothing is not None:
         return 0
-    if options.method == "interchange":
-        return 2 * min(options.pairs, len(cases.refused) * len(cases.complied))
+    if options.method in ("interchange", "shapley"):
+        # In both directions; Shapley values in two orders each.
+        passes = 4 if options.method == "shapley" else 2
+        return passes * min(options.pairs, len(cases.refused) * len(cases.complied))
     return len(cases.complied)
 
 
@@ -162,12 +164,29 @@ def _interchange(
     )
 
 
+def _shapley(
+    model: "HookedModel", probe: LinearProbe, cases: Cases, options: RankOptions, advance: Advance
+) -> HeadScores:
+    from circuits.shapley import score_shapley
+
+    return score_shapley(
+        model,
+        probe,
+        cases,
+        n_pairs=options.pairs,
+        seed=options.seed,
+        batch_tokens=options.batch_tokens,
+        advance=advance,
+    )
+
+
 # Imported inside: a ranking by one method does not wait for the others' libraries.
 _SCORERS = {
     "attribution": _attribution,
     "ablation": _ablation,
     "gradient": _gradient,
     "interchange": _interchange,
+    "shapley": _shapley,
 }
 
 

@@ -92,6 +92,12 @@ def interchange(instance: Instance) -> HeadScores:
     return _ranked(instance, method="interchange")
 
 
+@method("shapley")
+def shapley(instance: Instance) -> HeadScores:
+    """Sets of heads exchanged: Shapley values, named where they form a bottleneck."""
+    return _ranked(instance, method="shapley")
+
+
 @method("greedy-joint")
 def greedy_joint(instance: Instance) -> HeadScores:
     """Heads zeroed one after another, each with those before it: chosen on half of the prompts, judged on the rest.
