@@ -121,7 +121,7 @@ class SubspaceCheck:
         if max(read.share_high, unread.share_high) < SURVIVES:
             return "illusion"
         similar = SURVIVES < read.share_low <= 1 / SURVIVES
-        return "faithful" if similar and full.share_high >= SURVIVES else "undecided"
+        return "faithful" if similar and full.share_low > SURVIVES else "undecided"
 
     @property
     def words(self) -> str:
@@ -150,7 +150,7 @@ class SubspaceCheck:
             return f"Undecided: {figures} The read part does far more by itself: the direction points past it."
         if read.share_low > SURVIVES:
             return (
-                f"Undecided: {figures} But the full value does far less: the rest of it opposes the direction, or a "
+                f"Undecided: {figures} But the full value does much less: the rest of it opposes the direction, or a "
                 "path is dormant within what is read."
             )
         if unread.share_high >= SURVIVES and read.share_high < SURVIVES:
