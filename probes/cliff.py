@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from interp.null_runs import NullRuns
 from interp.statistics import Interval, bootstrap_counts, bootstrap_interval, percentile_bounds
 from interp.transcripts import Transcript
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
@@ -33,6 +34,8 @@ MIN_CLIFF = 0.1
 """The lower end of the mean cliff's interval must exceed this."""
 MAX_P = 0.05
 """Share of shuffled-label probes that may show as large a cliff."""
+STATISTIC = "mean cliff"
+"""The figure that is set beside a null's."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Cliff:
         by_layer: Columns layer, outcome, plateau, edge, cliff, low, high: the mean cliff under a probe of each layer.
         skipped: Rollouts without thinking, or whose thinking never closes, by reason.
         seed: Of the bootstrap.
+        nulls: The mean cliff beside those of null runs (`probes.nulls`); one whose null shows as much is no cliff.
     """
 
     model: str
@@ -137,6 +141,7 @@ class Cliff:
     by_layer: pd.DataFrame | None = None
     skipped: Mapping[str, int] | None = None
     seed: int = 0
+    nulls: tuple[NullRuns, ...] = ()
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -180,6 +185,11 @@ class Cliff:
             return float("nan")
         return (1 + sum(value >= self.mean for value in self.null)) / (1 + len(self.null))
 
+    @property
+    def shuffled(self) -> tuple[NullRuns, ...]:
+        """The mean cliff beside those of the shuffled-label probes, as one null; none if there are no such probes."""
+        return (NullRuns("shuffled", STATISTIC, self.mean, self.null, self.seed),) if self.null else ()
+
     @cached_property
     def objections(self) -> tuple[str, ...]:
         """What speaks against a cliff, in words; empty if nothing does."""
@@ -199,6 +209,7 @@ class Cliff:
             found.extend(self._common_shift("refused"))
         if self.p > MAX_P:
             found.append(f"probes fitted on shuffled labels show as large a cliff (p = {self.p:.2f})")
+        found.extend(null.objection for null in self.nulls if null.shown)
         return tuple(found)
 
     def _common_shift(self, control: Outcome) -> list[str]:
@@ -216,7 +227,8 @@ class Cliff:
     def evidence(self) -> str:
         """The verdict's reasons, in one sentence."""
         if self.objections:
-            return f"No cliff: {'; '.join(self.objections)}."
+            others = [null.sentence for null in self.nulls if null.objection not in self.objections]
+            return " ".join([f"No cliff: {'; '.join(self.objections)}.", *others])
         complied = self.of("complied", "cliff")
         parts = [
             f"over {len(complied)} complied rollouts the refusal score falls from "
@@ -229,7 +241,7 @@ class Cliff:
                 parts.append(f"{value:.1f} {interval} log-odds more than {control} rollouts at the same tokens")
         if self.null:
             parts.append(f"shuffled-label probes reach {max(self.null):.2f} at most (p = {self.p:.3f})")
-        return f"Cliff: {'; '.join(parts)}."
+        return " ".join([f"Cliff: {'; '.join(parts)}.", *(null.sentence for null in self.nulls)])
 
     def summary(self) -> dict[str, object]:
         """The figures as plain numbers: plateau and edge of each outcome, the mean cliff and its interval, verdict."""
@@ -250,4 +262,5 @@ class Cliff:
             "layer": self.layer,
             "site": self.site,
             "skipped": dict(self.skipped or {}),
+            "nulls": [null.summary() for null in (*self.shuffled, *self.nulls)],
         }

@@ -16,11 +16,12 @@ from interp.rollouts import Rollout
 from interp.statistics import bootstrap_interval
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
-from probes.cliff import OUTCOMES, Cliff, Plateau, measure, plateau_and_fall
+from probes.cliff import OUTCOMES, STATISTIC, Cliff, Plateau, measure, plateau_and_fall
 from probes.examples import TEACHES
 from probes.fitting import fit_logistic
 from probes.inputs import MIN_ROLLOUTS, check_activations
 from probes.linear import LinearProbe
+from probes.nulls import Analysis, World
 from probes.splits import folds_by_prompt, permuted_within
 from probes.trajectory import MeanTrajectory, Trajectory, average, check_probe, score_tokens, sigmoid
 
@@ -99,6 +100,25 @@ def measure_cliff(
         skipped=skipped,
         seed=seed,
     )
+
+
+def mean_cliff_of(plateau: Plateau = "mean") -> Analysis:
+    """The mean cliff of the complied rollouts of a world, for its nulls; 0 where there is none to measure."""
+
+    def analysis(world: World) -> dict[str, float]:
+        assert world.probe is not None, "a cliff is a probe's"
+        found = measure_cliff(
+            world.model,
+            world.probe,
+            [rollout for rollout in world.rollouts if rollout.outcome == "complied"],
+            plateau=plateau,
+            n_shuffles=0,
+            by_layer=False,
+            batch_tokens=world.batch_tokens,
+        )
+        return {STATISTIC: found.mean}
+
+    return analysis
 
 
 def _measurable(

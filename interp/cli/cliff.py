@@ -1,12 +1,27 @@
 """`cliffscope cliff`: measure the refusal cliff against its controls."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Probe, Rollouts, Seed
+from interp.cli.null_mode import note, set_against
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Mask,
+    Model,
+    Null,
+    NullName,
+    NullRuns,
+    Probe,
+    Rollouts,
+    Seed,
+)
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
@@ -28,6 +43,8 @@ def cliff(
     plateau: Annotated[
         Plateau, typer.Option("--plateau", help="Over the second half of the thinking; max is biased upwards.")
     ] = Plateau.MEAN,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -40,6 +57,9 @@ def cliff(
     Beside OUT it writes OUT's name with .layers.parquet (the mean cliff by layer), .json (the figures) and .html (the
     picture).
 
+    Probes of shuffled labels are always there: --null shuffled only says how many. Of the other nulls, a cliff that they
+    show as well is no cliff.
+
     Example: cliffscope cliff --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --out cliff.parquet
     """
@@ -48,9 +68,11 @@ def cliff(
     loaded = read_rollouts(rollouts)
     from interp.cli.session import about, open_model, require_writable
     from interp.progress import progress
+    from probes.cliff import STATISTIC
     from probes.cliff_files import cliff_files, write_cliff
-    from probes.cliff_run import measure_cliff
+    from probes.cliff_run import N_SHUFFLES, mean_cliff_of, measure_cliff
     from probes.linear import LinearProbe
+    from probes.nulls import World
     from probes.trajectory import check_probe
 
     if out.suffix in (".json", ".html"):
@@ -66,15 +88,22 @@ def cliff(
             fitted,
             loaded,
             plateau=plateau.value,
+            n_shuffles=max(null_runs, N_SHUFFLES),
             seed=seed,
             batch_tokens=batch_tokens,
             advance=bar.advance,
         )
+    if null is not NullName.SHUFFLED:
+        world = World(hooked, tuple(loaded), fitted, batch_tokens)
+        with about(rollouts):
+            analysis, observed = mean_cliff_of(plateau.value), {STATISTIC: found.mean}
+            nulls = set_against(null, null_runs, seed, world, analysis, observed)
+        found = replace(found, nulls=nulls)
     files = write_cliff(found, out)
-    _report(found, [str(file) for file in files], as_json)
+    _report(found, [str(file) for file in files], as_json, null)
 
 
-def _report(found: "Cliff", files: list[str], as_json: bool) -> None:
+def _report(found: "Cliff", files: list[str], as_json: bool, null: NullName | None) -> None:
     from interp.cli.output import counts, emit
     from interp.palette import NAMES
     from probes.cliff import OUTCOMES
@@ -86,10 +115,13 @@ def _report(found: "Cliff", files: list[str], as_json: bool) -> None:
         if len(edge):
             values = [float(plateau.mean()), float(edge.mean()), float((plateau - edge).mean())]
             rows.append([NAMES[outcome], len(edge), *values])
+    # A null that was run stands in the evidence.
+    asked = "" if found.nulls else note(null, found.shuffled)
+    lines = [found.evidence, asked, f"Left out: {counts(found.skipped or {})}.", f"Written to {', '.join(files)}."]
     emit(
         {**figures, "files": files},
         as_json=as_json,
         title=f"{found.model}: {found.verdict} (probe at {found.site})",
         rows=rows,
-        note=f"{found.evidence}\nLeft out: {counts(found.skipped or {})}.\nWritten to {', '.join(files)}.",
+        note="\n".join(line for line in lines if line),
     )

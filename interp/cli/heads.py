@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.heads_report import report_attention, report_cascade, report_curve, report_nothing, report_rank
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Probe, Rollouts, Seed
+from interp.cli.null_mode import refuse, set_against
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Mask,
+    Model,
+    Null,
+    NullRuns,
+    Probe,
+    Rollouts,
+    Seed,
+)
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
@@ -40,6 +53,7 @@ class Method(StrEnum):
     ABLATION = "ablation"
     GRADIENT = "gradient"
     INTERCHANGE = "interchange"
+    SHAPLEY = "shapley"
 
 
 class Scope(StrEnum):
@@ -64,10 +78,12 @@ def rank(
     scope: Where = Scope.FROM_EDGE,
     gamma: Annotated[float, typer.Option("--gamma", help="Ablation: what is kept of a head's output.")] = 0.0,
     steps: Annotated[int, typer.Option("--steps", min=0, help="Gradient: above 0, integrated gradients.")] = 0,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interchange: pairs of rollouts.")] = 120,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interchange and shapley: pairs of rollouts.")] = 120,
     positions: Annotated[
         str, typer.Option("--positions", help="Interchange: named positions, separated by commas.")
     ] = "close:-1",
+    null: Null = None,
+    null_runs: NullRuns = 19,
     limit: Limit = 200,
     batch_tokens: BatchTokens = 8192,
     mask: Mask = None,
@@ -78,7 +94,9 @@ def rank(
 ) -> None:
     """Ranks all heads by how much they suppress refusal, and names those for which there is evidence.
 
-    A score above 0 suppresses. Beside OUT it writes the picture (.html).
+    A score above 0 suppresses. Beside OUT it writes the picture (.html). With --null the whole search is run where
+    there is nothing to find: how many heads it names there, and what share the best one explains, stand beside it.
+    random-direction is a null of attribution alone: the other methods do not read the probe's direction.
 
     Example: cliffscope heads rank --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --method ablation --out heads.parquet
@@ -86,12 +104,18 @@ def rank(
     from interp.rollouts import read_rollouts
 
     _require_parquet(out)
+    if method is not Method.ATTRIBUTION:
+        refuse(
+            null, {"random-direction": f"--method {method.value} reads the refusal logit, not the probe's direction"}
+        )
     loaded = read_rollouts(rollouts)
     from circuits.cases import Cases
     from circuits.head_files import write_heads
+    from circuits.nulls import figures_of, ranking_of, with_nulls
     from circuits.rank import RankOptions, n_steps, rank_heads
     from interp.cli.session import about, require_writable
     from interp.progress import progress
+    from probes.nulls import World
 
     require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts, mask))
     options = RankOptions(
@@ -109,8 +133,12 @@ def rank(
         cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
         with progress("Scoring", n_steps(cases, options), "steps") as bar:
             scores = rank_heads(hooked, fitted, cases, options, bar.advance)
+        world = World(hooked, tuple(loaded), fitted, batch_tokens)
+        if cases.nothing is None:
+            nulls = set_against(null, null_runs, seed, world, ranking_of(options, limit), figures_of(scores))
+            scores = with_nulls(scores, nulls)
     write_heads(scores, out)
-    report_rank(scores, cases, out, as_json)
+    report_rank(scores, cases, out, as_json, null)
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.cli.null_mode import note as note_of
+from interp.cli.options import NullName
 from interp.cli.output import counts, emit
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ def report_nothing(reason: str, as_json: bool) -> None:
     emit({"nothing": reason, "files": []}, as_json=as_json, title="Nothing to explain", rows=[], note=note)
 
 
-def report_rank(scores: "HeadScores", cases: "Cases", out: Path, as_json: bool) -> None:
-    """The best heads, and which of them suppress refusal."""
+def report_rank(scores: "HeadScores", cases: "Cases", out: Path, as_json: bool, null: NullName | None = None) -> None:
+    """The best heads, which of them suppress refusal, and what the null that was asked for says."""
     rows: list[list[object]] = []
     if scores.facts["nothing"] is None:
         figures = ["score", "low", "high", "q", "share"]
@@ -45,10 +47,14 @@ def report_rank(scores: "HeadScores", cases: "Cases", out: Path, as_json: bool) 
         "nothing": scores.facts["nothing"],
         "suppressors": [str(head) for head in scores.suppressors],
         "heads": scores.table.head(TOLD).to_dict(orient="records"),
+        "nulls": [one.summary() for one in scores.nulls],
         "files": files,
     }
     title = f"{scores.model}: heads by {scores.method}"
-    note = f"{scores.evidence}\nLeft out: {counts(cases.skipped)}.\nWritten to {', '.join(files)}."
+    # A null that was run stands in the evidence.
+    asked = "" if scores.nulls else note_of(null, ())
+    told = [scores.evidence, asked, f"Left out: {counts(cases.skipped)}.", f"Written to {', '.join(files)}."]
+    note = "\n".join(line for line in told if line)
     emit(payload, as_json=as_json, title=title, rows=rows, note=note)
 
 

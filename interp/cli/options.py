@@ -1,5 +1,6 @@
 """The options that several commands share, written once."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -42,3 +43,21 @@ Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0 is
 System = Annotated[str | None, typer.Option("--system", help="A system prompt.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts between two savings.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left.")]
+
+
+class NullName(StrEnum):
+    """Worlds in which there is nothing to find; see `probes.nulls`."""
+
+    SHUFFLED = "shuffled"
+    RANDOM_WEIGHTS = "random-weights"
+    RANDOM_DIRECTION = "random-direction"
+    BENIGN = "benign"
+
+
+Null = Annotated[
+    NullName | None,
+    typer.Option("--null", help="Run it too where there is nothing to find, and set that beside the finding."),
+]
+NullRuns = Annotated[
+    int, typer.Option("--null-runs", min=1, help="Runs of --null; the smallest p is 1/(runs + 1), 0.05 with 19.")
+]
