@@ -20,6 +20,9 @@ def typechecked(function: Callable[..., Any]) -> Callable[..., Any]:
 def _resolves(hint: Any, names: dict[str, Any]) -> bool:
     if typing.get_origin(hint) is typing.Literal:
         return True
+    # Methods are decorated alone, and do not know their class.
+    if hint is typing.Self:
+        return False
     if isinstance(hint, typing.ForwardRef):
         hint = hint.__forward_arg__
     if isinstance(hint, str):
