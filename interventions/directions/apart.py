@@ -17,7 +17,7 @@ The two are apart at a layer if the interval's upper end lies below the ceiling.
 activations: a direction is a weighting of rollouts, and a cosine needs only their Gram matrices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
@@ -151,22 +152,33 @@ def measure_cosines(
         for sign, value in (("+", 1), ("−", 0))
     }
     rows: list[dict[str, Any]] = []
-    wanted = list(range(model.n_layers) if layers is None else layers)
-    at_once = max(1, ACTIVATION_BYTES // (4 * len(examples.transcripts) * len(examples.positions) * model.d_model))
-    for start in range(0, len(wanted), at_once):
-        group = wanted[start : start + at_once]
-        values = read_contrast(model, examples, group, batch_tokens=batch_tokens)
-        for layer, states in zip(group, values, strict=True):
-            held = {name: states[:, place].double() for place, name in enumerate(examples.positions)}
-            centred = {name: (h - h.mean(0)).numpy() for name, h in held.items()}
-            grams = {(a, b): centred[a] @ centred[b].T for a in centred for b in centred}
-            for i, first in enumerate(chosen):
-                for j in range(i + 1, len(chosen)):
-                    found = compare(plans[i], plans[j], grams, first.position, chosen[j].position)
-                    rows.append({"first": first.name, "second": chosen[j].name, "layer": layer, **found})
+    wanted = range(model.n_layers) if layers is None else layers
+    for layer, states in states_by_layer(model, examples, wanted, batch_tokens):
+        held = {name: states[:, place].double() for place, name in enumerate(examples.positions)}
+        centred = {name: (h - h.mean(0)).numpy() for name, h in held.items()}
+        grams = {(a, b): centred[a] @ centred[b].T for a in centred for b in centred}
+        for i, first in enumerate(chosen):
+            for j in range(i + 1, len(chosen)):
+                found = compare(plans[i], plans[j], grams, first.position, chosen[j].position)
+                rows.append({"first": first.name, "second": chosen[j].name, "layer": layer, **found})
     place = {reading.name: number for number, reading in enumerate(chosen)}
     rows.sort(key=lambda row: (place[row["first"]], place[row["second"]], row["layer"]))
     return Cosines(pd.DataFrame(rows), counts)
+
+
+def states_by_layer(
+    model: "HookedModel", examples: Examples, layers: Sequence[int], batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[int, Float[Tensor, "rollout position d_model"]]]:
+    """The residual stream after each layer at the examples' positions, as many layers from one pass as memory allows.
+
+    Raises:
+        CliffscopeError: If a value is NaN or infinite.
+    """
+    one_layer = 4 * len(examples.transcripts) * len(examples.positions) * model.d_model
+    at_once = max(1, ACTIVATION_BYTES // one_layer)
+    for start in range(0, len(layers), at_once):
+        group = list(layers[start : start + at_once])
+        yield from zip(group, read_contrast(model, examples, group, batch_tokens=batch_tokens), strict=True)
 
 
 @dataclass(frozen=True, eq=False)
