@@ -20,7 +20,7 @@ from interp.models.sites import resid_post
 from interp.significance import mean_and_interval
 from interp.statistics import bootstrap_counts, percentile_bounds
 from interp.transcripts.positions import EDGE
-from interventions.directions.apart import Reading
+from interventions.directions.apart import Reading, states_by_layer
 from interventions.directions.contrasts import contrast_of, read_contrast
 from interventions.directions.direction import Direction
 from interventions.directions.fitting import fit_direction
@@ -60,6 +60,18 @@ def fit_readings(
         CliffscopeError: If a class is missing among them, or activations are NaN.
     """
     states = read_contrast(model, examples, [layer], batch_tokens=batch_tokens)[0]
+    return _fit(model, examples, chosen, layer, states, rows), states
+
+
+def _fit(
+    model: "HookedModel",
+    examples: Examples,
+    chosen: Sequence[Reading],
+    layer: int,
+    states: Float[Tensor, "rollout position d_model"],
+    rows: Sequence[int] | None = None,
+) -> dict[str, Direction]:
+    """Each reading's direction at a layer whose states are known."""
     allowed = set(range(len(states)) if rows is None else rows)
     found = {}
     for reading in chosen:
@@ -74,7 +86,7 @@ def fit_readings(
             position=reading.position,
             training={"contrast": reading.contrast},
         )
-    return found, states
+    return found
 
 
 def held_out_coordinates(
@@ -99,10 +111,8 @@ def held_out_coordinates(
     split = split_by_prompt(examples.labels.numpy(), examples.prompts, 0.5, seed)
     keys = np.array(prompt_keys(examples.prompts))
     rows: list[dict[str, Any]] = []
-    for layer in layers:
-        directions, states = fit_readings(
-            model, examples, chosen, layer, rows=[int(row) for row in split.train], batch_tokens=batch_tokens
-        )
+    for layer, states in states_by_layer(model, examples, layers, batch_tokens):
+        directions = _fit(model, examples, chosen, layer, states, [int(row) for row in split.train])
         for reading in chosen:
             value = _steps(directions[reading.name], states[:, examples.positions.index(reading.position)])
             place = {"layer": layer, "reading": reading.name}
@@ -173,9 +183,9 @@ def compare_models(
             told |= {"model": float(mine[members].mean()), "other": float(theirs[members].mean())}
             rows.append({**told, "difference": float(mean), "low": float(low), "high": float(high)})
 
-    for layer in layers:
-        directions, mine = fit_readings(model, examples, chosen, layer, batch_tokens=batch_tokens)
-        theirs = read_contrast(other, examples, [layer], batch_tokens=batch_tokens)[0]
+    both = (states_by_layer(one, examples, layers, batch_tokens) for one in (model, other))
+    for (layer, mine), (_, theirs) in zip(*both, strict=True):
+        directions = _fit(model, examples, chosen, layer, mine)
         for reading in chosen:
             place = examples.positions.index(reading.position)
             add(layer, reading.name, *(_steps(directions[reading.name], h[:, place]) for h in (mine, theirs)))
