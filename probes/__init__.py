@@ -3,6 +3,7 @@
 from probes.cliff import Cliff, RolloutCliff
 from probes.cliff_run import measure_cliff
 from probes.examples import Examples
+from probes.guard import LatentGuard, fit_guard
 from probes.linear import LinearProbe
 from probes.metrics import ProbeMetrics
 from probes.model_sweep import fit_probe, sweep_model
@@ -12,6 +13,7 @@ from probes.trajectory import MeanTrajectory, Trajectory, score_tokens, score_tr
 __all__ = [
     "Cliff",
     "Examples",
+    "LatentGuard",
     "LinearProbe",
     "MeanTrajectory",
     "ProbeMetrics",
@@ -20,6 +22,7 @@ __all__ = [
     "SweepOptions",
     "SweepPlan",
     "Trajectory",
+    "fit_guard",
     "fit_probe",
     "measure_cliff",
     "score_tokens",

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interventions.directions.apart_report import Apart, ApartOptions, tell_apart
     from interventions.directions.choosing import Choice, ChoiceOptions, choose_direction
     from interventions.directions.contrasts import CONTRASTS, contrast_of, examples_of
     from interventions.directions.direction import Direction
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRASTS",
     "METHODS",
+    "Apart",
+    "ApartOptions",
     "Choice",
     "ChoiceOptions",
     "Direction",
@@ -26,9 +29,11 @@ __all__ = [
     "fit_direction",
     "fit_directions",
     "fit_map",
+    "tell_apart",
 ]
 
 _HOMES = {
+    "apart_report": ("Apart", "ApartOptions", "tell_apart"),
     "choosing": ("Choice", "ChoiceOptions", "choose_direction"),
     "contrasts": ("CONTRASTS", "contrast_of", "examples_of"),
     "direction": ("Direction",),
