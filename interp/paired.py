@@ -7,6 +7,7 @@ of `interp.models.generation` depend on the prompt alone) the runs differ only b
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
 from interp.significance import cluster_sums
-from interp.statistics import Interval, bootstrap_counts, percentile_bounds, proportion_interval
+from interp.statistics import Interval, bootstrap_counts, proportion_interval
+from interp.studentized import studentized_bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +125,17 @@ def paired_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """The difference of the rates of two runs, with its percentile bootstrap interval over prompts.
+    """The difference of the rates of two runs, with its interval: Newcombe's, or a bootstrap over given clusters.
 
-    Where every resample gives the same difference, as where no prompt differs, the bootstrap knows nothing, and
-    `newcombe_interval` is given instead; with clusters there is none then.
+    A bootstrap over single prompts covers the truth too seldom where few of them differ. With clusters it is
+    studentized (`interp.studentized`), and where all clusters have the same difference there is no interval.
 
     Args:
         first: Outcomes of the first run.
         second: Of the second, prompt by prompt.
         clusters: `[prompt]` labels; prompts with the same label are drawn together. Each its own if `None`.
         mid_p: As in `mcnemar`.
-        resamples: Number of resamples.
+        resamples: Number of resamples of clusters.
         confidence: Of the interval.
         seed: Of the draws.
 
@@ -146,16 +148,14 @@ def paired_difference(
     sums, sizes = cluster_sums((second.astype(np.float64) - first), clusters)
     if len(sums) < 2:
         interval = Interval.undefined(f"{len(sums)} prompt{'s' * (len(sums) != 1)}")
+    elif clusters is None:
+        interval = newcombe_interval(first, second, confidence)
     else:
         counts = bootstrap_counts(len(sums), resamples, seed)
-        low, high = percentile_bounds(counts @ sums[:, 0] / (counts @ sizes), confidence)
-        interval = Interval(float(low), float(high))
-        if low == high:
-            interval = (
-                newcombe_interval(first, second, confidence)
-                if clusters is None
-                else Interval.undefined("every resample gives the same difference")
-            )
+        low, high = studentized_bounds([(sums, sizes, counts)], confidence)
+        interval = Interval(max(-1.0, float(low[0])), min(1.0, float(high[0])))
+        if low[0] == high[0]:
+            interval = Interval.undefined("every resample gives the same difference")
     return PairedDifference(n, rates[0], rates[1], interval, mcnemar(first, second, mid_p=mid_p))
 
 
@@ -222,7 +222,9 @@ def kappa_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The percentile bootstrap interval of κ over rollouts.
+    """The interval of κ over rollouts: its standard error by the bootstrap, on Fisher's scale artanh κ.
+
+    Percentiles of the resampled κ cover the truth too seldom, as they do for an AUROC.
 
     Undefined, with the reason, where κ is so in some resamples (a rare verdict is not drawn), or where all resamples
     give the same: never to have seen two judges differ does not show that they never do.
@@ -244,8 +246,11 @@ def kappa_interval(
     samples = cohen_kappa((bootstrap_counts(len(sums), resamples, seed) @ sums).reshape(-1, 2, 2))
     if np.isnan(samples).any():
         return Interval.undefined("κ is undefined in some resamples: a verdict is too rare")
-    low, high = percentile_bounds(samples, confidence)
-    return Interval(float(low), float(high)) if low < high else Interval.undefined("every resample gives the same κ")
+    kappa = float(cohen_kappa(sums.sum(0).reshape(2, 2)))
+    if samples.min() == samples.max() or abs(kappa) == 1:
+        return Interval.undefined("every resample gives the same κ")
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(samples.std()) / (1 - kappa**2)
+    return Interval(math.tanh(math.atanh(kappa) - half), math.tanh(math.atanh(kappa) + half))
 
 
 def confusion(first: Bool[np.ndarray, " rollout"], second: Bool[np.ndarray, " again"]) -> Float[np.ndarray, "2 2"]:

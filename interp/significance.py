@@ -15,7 +15,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
-from interp.statistics import bootstrap_counts, percentile_bounds
+from interp.statistics import bootstrap_counts
+from interp.studentized import studentized_bounds
 
 _ENTRIES = 4_000_000
 """Most floats of one matrix product: what bounds the memory."""
@@ -61,6 +62,8 @@ def mean_and_interval(
 ) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
     """The mean over cases, and the low and high end of its bootstrap 95 % interval, whole clusters being drawn.
 
+    The bootstrap is studentized (`interp.studentized`), so that it holds for few clusters too.
+
     Args:
         values: One entry a case.
         clusters: `[case]` labels; cases with the same label are drawn together. Each its own if `None`.
@@ -79,8 +82,43 @@ def mean_and_interval(
     if len(sums) < 2:
         return mean, unknown, unknown
     counts = bootstrap_counts(len(sums), seed=seed)
-    low, high = percentile_bounds(((counts @ sums) / (counts @ sizes)[:, None]).T)
+    low, high = studentized_bounds([(sums, sizes, counts)])
     return mean, low.reshape(shape), high.reshape(shape)
+
+
+def difference_and_interval(
+    first: Float[np.ndarray, " case"],
+    second: Float[np.ndarray, " other"],
+    *,
+    clusters: tuple[Sequence[Any] | NDArray[Any], Sequence[Any] | NDArray[Any]] | None = None,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The mean of one sample minus that of an independent one, and its bootstrap 95 % interval, studentized.
+
+    Args:
+        first: One entry a case.
+        second: The same.
+        clusters: Labels of the cases of either; those with the same label are drawn together. Each its own if `None`.
+        seed: Of the draws.
+
+    Returns:
+        Difference, low, high; NaN for a sample of no case, low and high for one of fewer than two clusters.
+
+    Raises:
+        CliffscopeError: If there is not one label a case.
+    """
+    if not len(first) or not len(second):
+        return math.nan, math.nan, math.nan
+    value = float(np.mean(first, dtype=np.float64) - np.mean(second, dtype=np.float64))
+    labels = (None, None) if clusters is None else clusters
+    sums = [cluster_sums(values, mine) for values, mine in zip((first, second), labels, strict=True)]
+    if min(len(sizes) for _, sizes in sums) < 2:
+        return value, math.nan, math.nan
+    drawn = [
+        (total, sizes, bootstrap_counts(len(sizes), seed=seed + number)) for number, (total, sizes) in enumerate(sums)
+    ]
+    low, high = studentized_bounds(drawn)
+    return value, float(low[0]), float(high[0])
 
 
 def cluster_sums(

@@ -5,9 +5,10 @@ rollout was drawn), never as copied data: every statistic here is then a product
 computed once, so that a thousand resamples of thousands of cells cost a few matrix products.
 
 Where a figure cannot be had (one class only, one rollout), the result is NaN and says why: an interval of
-zero width would claim certainty. A percentile bootstrap also collapses to a point when every resample agrees,
-for instance at an AUROC of exactly 1; `auroc_interval` then falls back on the score-type interval of Newcombe
-(2006), which stays open, as Wilson's (1927) does for proportions.
+zero width would claim certainty. Means have the studentized bootstrap of `interp.studentized`, which holds for
+few rollouts too. A bootstrap also collapses to a point when every resample agrees, for instance at an AUROC of
+exactly 1; `auroc_interval` then falls back on the score-type interval of Newcombe (2006), which stays open, as
+Wilson's (1927) does for proportions. How often each covers the truth: docs/calibration.md.
 """
 
 import math
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interp.errors import CliffscopeError
+from interp.studentized import studentized_bounds
 
 Array = NDArray[np.float64]
 
@@ -210,11 +212,12 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int | np.random.Generator = 0,
 ) -> Interval:
-    """The percentile bootstrap interval of a statistic over rollouts.
+    """The bootstrap interval of a statistic over rollouts: studentized for the mean, else of percentiles.
 
     Args:
         values: `[n, ...]`, one entry a rollout.
-        statistic: Maps `[resample, n, ...]` to `[resample]`; the mean of `values [n]` if `None`.
+        statistic: Maps `[resample, n, ...]` to `[resample]`; the mean of `values [n]` if `None`. Percentiles cover the
+            truth too seldom where rollouts are few.
         strata: `[n]`, as in `bootstrap_counts`.
         resamples: Number of resamples.
         confidence: Of the interval.
@@ -228,6 +231,11 @@ def bootstrap_interval(
     if n < 2:
         return Interval.undefined(f"{n} rollout{'s' * (n != 1)}")
     counts = bootstrap_counts(n, resamples, seed, strata)
+    if statistic is None and strata is None:
+        low, high = studentized_bounds([(data.astype(np.float64)[:, None], np.ones(n), counts)], confidence)
+        if np.isnan(low[0]):
+            return Interval.undefined("the statistic is undefined in some resamples")
+        return Interval(float(low[0]), float(high[0]))
     if statistic is None:
         samples = counts @ np.asarray(data, dtype=np.float64) / n
     else:
@@ -248,7 +256,7 @@ def bootstrap_band(
     confidence: float = 0.95,
     seed: int | np.random.Generator = 0,
 ) -> tuple[Array, Array]:
-    """Pointwise percentile bootstrap bounds of a mean curve over rollouts.
+    """Pointwise bootstrap bounds of a mean curve over rollouts, as `bootstrap_interval` has them.
 
     Args:
         values: `[n, ...]`, one curve a rollout, without NaN.
@@ -264,8 +272,8 @@ def bootstrap_band(
         nothing = np.full(data.shape[1:], math.nan)
         return nothing, nothing.copy()
     counts = bootstrap_counts(len(data), resamples, seed)
-    means = (counts @ data.reshape(len(data), -1) / len(data)).T
-    low, high = percentile_bounds(means, confidence)
+    flat = data.reshape(len(data), -1)
+    low, high = studentized_bounds([(flat, np.ones(len(data)), counts)], confidence)
     return low.reshape(data.shape[1:]), high.reshape(data.shape[1:])
 
 
@@ -318,10 +326,11 @@ def auroc_interval(
     confidence: float = 0.95,
     seed: int | np.random.Generator = 0,
 ) -> Interval:
-    """The interval of one AUROC: stratified percentile bootstrap over rollouts.
+    """The interval of one AUROC: its standard error by a stratified bootstrap over rollouts, on the logit scale.
 
-    Where every resample gives the same AUROC (classes that do not overlap), the bootstrap knows nothing about
-    the overlap and `score_interval_of_auroc` is returned instead.
+    Percentiles of the resampled AUROCs cover the truth too seldom near 1. Where every resample gives the same AUROC
+    (classes that do not overlap), the bootstrap knows nothing about the overlap and `score_interval_of_auroc` is
+    returned instead.
 
     Args:
         scores: `[n]`.
@@ -352,10 +361,15 @@ def interval_of_resampled_auroc(
         return Interval.undefined(f"{n_positive} rollouts of class 1 and {n_negative} of class 0")
     if np.isnan(samples).any():
         return Interval.undefined("some scores are NaN")
-    low, high = percentile_bounds(samples, confidence)
-    if low == high:
+    if samples.min() == samples.max() or not 0 < area < 1:
         return score_interval_of_auroc(area, n_positive, n_negative, confidence)
-    return Interval(float(low), float(high))
+    middle = math.log(area / (1 - area))
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(samples.std()) / (area * (1 - area))
+    return Interval(_share(middle - half), _share(middle + half))
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
 def _labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from interp.null_runs import NullRuns
-from interp.statistics import Interval, bootstrap_counts, bootstrap_interval, percentile_bounds
+from interp.significance import difference_and_interval
+from interp.statistics import Interval, bootstrap_interval
 from interp.transcripts import Transcript
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
 
@@ -168,15 +169,10 @@ class Cliff:
         complied, other = self.of("complied", "fall"), self.of(control, "fall")
         if not len(complied) or not len(other):
             return float("nan"), Interval.undefined(f"no {control if len(complied) else 'complied'} rollouts")
-        value = float(complied.mean() - other.mean())
+        value, low, high = difference_and_interval(complied, other, seed=self.seed)
         if min(len(complied), len(other)) < 2:
             return value, Interval.undefined("a single rollout")
-        draws = [
-            bootstrap_counts(len(values), seed=self.seed + number) @ values / len(values)
-            for number, values in enumerate((complied, other))
-        ]
-        low, high = percentile_bounds(draws[0] - draws[1])
-        return value, Interval(float(low), float(high))
+        return value, Interval(low, high)
 
     @cached_property
     def p(self) -> float:

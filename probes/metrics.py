@@ -156,10 +156,9 @@ class Resampled:
 
     def _accuracy_interval(self, cell: int, share: float) -> Interval:
         n = len(self.labels)
+        # The same bootstrap says when there is none; as an interval, percentiles of a proportion are too short.
         interval = _percentiles(self.samples["accuracy"][cell], n)
-        if interval.low == interval.high:
-            return proportion_interval(round(share * n), n)
-        return interval
+        return interval if interval.reason else proportion_interval(round(share * n), n)
 
 
 def _percentiles(samples: Array, n: int) -> Interval:

@@ -17,8 +17,7 @@ from interp.errors import CliffscopeError
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
 from interp.models.capture import BATCH_TOKENS
 from interp.models.sites import resid_post
-from interp.significance import mean_and_interval
-from interp.statistics import bootstrap_counts, percentile_bounds
+from interp.significance import difference_and_interval, mean_and_interval
 from interp.transcripts.positions import EDGE
 from interventions.directions.apart import Reading, states_by_layer
 from interventions.directions.contrasts import contrast_of, read_contrast
@@ -215,14 +214,9 @@ def _difference(
     value: np.ndarray, pair: tuple[np.ndarray, np.ndarray], keys: np.ndarray, seed: int
 ) -> dict[str, float]:
     """Mean of the first group minus that of the second, prompts drawn with replacement within each."""
-    draws, means = [], []
-    for number, members in enumerate(pair):
-        clusters = np.unique(keys[members], return_inverse=True)[1]
-        counts = bootstrap_counts(int(clusters.max()) + 1, seed=seed + number)[:, clusters]
-        draws.append(counts @ value[members] / counts.sum(1))
-        means.append(float(value[members].mean()))
-    low, high = percentile_bounds(draws[0] - draws[1])
-    return _bounds(means[0] - means[1], low, high)
+    first, second = pair
+    clusters = keys[first], keys[second]
+    return _bounds(*difference_and_interval(value[first], value[second], clusters=clusters, seed=seed))
 
 
 def _bounds(mean: Any, low: Any, high: Any) -> dict[str, float]:

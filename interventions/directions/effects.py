@@ -149,7 +149,9 @@ class EffectBench:
         }
         for effect, change in (("bypass", ablated), ("induce", added), ("restore", added)):
             row |= self._summary(effect, self._logits(MEASURED_ON[effect], change))
-        return row | self._summary("kl", drift(self.model, self.benign, [ablated], batch_tokens=self.batch_tokens))
+        found = self._summary("kl", drift(self.model, self.benign, [ablated], batch_tokens=self.batch_tokens))
+        # A divergence is not negative; NaN stays.
+        return row | found | {"kl_low": max(found["kl_low"], 0.0)}
 
     def _logits(self, outcome: str, *changes: Intervention) -> Float[np.ndarray, "rollout"]:
         """The refusal logit at the edge of each rollout of an outcome."""

@@ -79,7 +79,8 @@ class Bench:
         if not change:
             return _estimate("kl_benign", np.zeros(len(benign)), self.options.seed)
         moved = drift(self.model, benign, change, batch_tokens=self.options.batch_tokens)
-        return _estimate("kl_benign", moved, self.options.seed)
+        found = _estimate("kl_benign", moved, self.options.seed)
+        return found | {"kl_benign_low": max(found["kl_benign_low"], 0.0)}  # NaN stays: a divergence is not negative
 
     def _refusal_logit(self, change: Sequence[Intervention]) -> dict[str, float]:
         """At the edge of the unsteered model's own harmful rollouts, so that only the change makes a difference."""

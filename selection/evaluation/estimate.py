@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.statistics import bootstrap_counts, percentile_bounds
+from interp.statistics import bootstrap_counts
+from interp.studentized import studentized_bounds
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Estimate:
         if len(sums) < 2:
             return cls(value, None, None, len(sums))
         counts = bootstrap_counts(len(sums), resamples, seed)
-        low, high = percentile_bounds(transform((counts @ sums) / (counts @ sizes)))
-        return cls(value, float(low), float(high), len(sums))
+        low, high = (float(transform(bound[0])) for bound in studentized_bounds([(sums[:, None], sizes, counts)]))
+        # What is nowhere negative, such as a divergence, has no negative mean.
+        return cls(value, max(0.0, low) if (sums >= 0).all() else low, high, len(sums))
 
     def payload(self) -> dict[str, Any]:
         """As JSON holds it."""

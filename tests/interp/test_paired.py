@@ -66,9 +66,9 @@ def test_newcombe_s_example() -> None:
     assert list(newcombe_interval(*table(36, 12, 2, 0))) == pytest.approx([-0.3404, -0.0569], abs=5e-5)
 
 
-def test_the_bootstrap_is_scipy_s() -> None:
+def test_the_interval_is_about_that_of_scipy_s_bootstrap() -> None:
     first, second = runs(np.random.default_rng(2), 150, 0.5, 0.4)
-    found = paired_difference(first, second, resamples=5000)
+    found = paired_difference(first, second)
     expected = stats.bootstrap(
         (second.astype(float) - first,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(3)
     ).confidence_interval
@@ -76,18 +76,26 @@ def test_the_bootstrap_is_scipy_s() -> None:
     assert found.first == pytest.approx(first.mean()) and found.second == pytest.approx(second.mean())
     assert found.difference == pytest.approx(second.mean() - first.mean()) and found.n == 150
     assert found.test == mcnemar(first, second)
-    few = [list(paired_difference(first, second, resamples=50, seed=seed).interval) for seed in (0, 0, 1)]
+    assert found.interval == newcombe_interval(first, second)
+    labels = np.arange(150) // 2
+    few = [
+        list(paired_difference(first, second, clusters=labels, resamples=50, seed=seed).interval) for seed in (0, 0, 1)
+    ]
     assert few[0] == few[1] != few[2]
 
 
-def test_both_intervals_cover_the_truth() -> None:
+def test_single_prompts_and_clusters_of_one_give_intervals_that_cover_the_truth() -> None:
     rng = np.random.default_rng(4)
     drawn = [runs(rng, 80, 0.4, 0.5) for _ in range(500)]
     covered = [
-        [0.0 in paired_difference(*run, resamples=500).interval, 0.0 in newcombe_interval(*run)] for run in drawn
+        [
+            0.0 in paired_difference(*run, clusters=np.arange(80), resamples=500).interval,
+            0.0 in paired_difference(*run).interval,
+        ]
+        for run in drawn
     ]
     bootstrap, newcombe = np.mean(covered, axis=0)
-    assert 0.91 < bootstrap < 0.98 and 0.92 < newcombe < 0.99
+    assert 0.92 < bootstrap < 0.98 and 0.92 < newcombe < 0.99
 
 
 def test_pairing_shrinks_the_interval() -> None:
@@ -101,7 +109,10 @@ def test_clusters_are_drawn_together() -> None:
     first, second = runs(np.random.default_rng(7), 60, 0.5, 0.6)
     copies, labels = [np.repeat(run, 5) for run in (first, second)], np.repeat(np.arange(60), 5)
     once = paired_difference(first, second).interval
-    assert list(paired_difference(*copies, clusters=labels).interval) == pytest.approx(list(once))
+    together = paired_difference(*copies, clusters=labels).interval
+    of_one = paired_difference(first, second, clusters=np.arange(60)).interval
+    assert list(together) == pytest.approx(list(of_one))
+    assert list(together) == pytest.approx(list(once), abs=0.02)
     assert paired_difference(*copies).interval.width < 0.6 * once.width
 
 

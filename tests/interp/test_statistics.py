@@ -134,7 +134,7 @@ def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says():
         0.0 in bootstrap_interval(rng.normal(size=50), resamples=500, seed=trial, confidence=0.9)
         for trial in range(600)
     ]
-    assert 0.855 <= np.mean(covered) <= 0.93  # 0.9, less the known shortfall of percentiles at n = 50
+    assert 0.87 <= np.mean(covered) <= 0.93
 
 
 def test_the_interval_of_an_auroc_covers_the_true_one():
@@ -148,10 +148,12 @@ def test_the_interval_of_an_auroc_covers_the_true_one():
     assert 0.915 <= np.mean(covered) <= 0.975
 
 
-def test_a_statistic_of_ones_own_agrees_with_the_built_in_mean():
-    values = np.random.default_rng(0).normal(size=40)
+def test_a_statistic_of_ones_own_has_percentiles_which_many_rollouts_make_agree_with_the_built_in_mean():
+    values = np.random.default_rng(0).normal(size=400)
     own = bootstrap_interval(values, lambda drawn: drawn.mean(axis=1), seed=5)
-    assert tuple(own) == pytest.approx(tuple(bootstrap_interval(values, seed=5)))
+    counts = bootstrap_counts(400, seed=5)
+    assert tuple(own) == pytest.approx(tuple(np.quantile(counts @ values / 400, [0.025, 0.975])))
+    assert tuple(own) == pytest.approx(tuple(bootstrap_interval(values, seed=5)), abs=0.02)
 
 
 def test_the_band_of_curves_equals_the_interval_at_each_point():

@@ -108,11 +108,15 @@ def test_an_estimate_is_the_ratio_of_sums_whatever_the_order() -> None:
     assert (powered.value, powered.low, powered.high) == pytest.approx(
         tuple(math.exp(value) for value in (17 / 20, plain.low, plain.high))
     )
-    # Resampled by another road: rollouts drawn with replacement, one set at a time.
+    # With many rollouts it is what they give when drawn with replacement, one set at a time.
     rng = np.random.default_rng(1)
-    drawn = [rng.integers(0, 4, 4) for _ in range(20_000)]
+    sums, sizes = rng.gamma(4.0, size=300), rng.integers(1, 9, size=300).astype(np.float64)
+    drawn = [rng.integers(0, 300, 300) for _ in range(4000)]
     ratios = [sums[rows].sum() / sizes[rows].sum() for rows in drawn]
-    assert (plain.low, plain.high) == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.03)
+    many = Estimate.of(sums, sizes)
+    assert (many.low, many.high) == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.01)
+    # With four it is wider than those: how uncertain their spread is comes in.
+    assert plain.high - plain.low > 1.2 * 0.49
 
 
 def test_one_rollout_has_no_interval_and_none_no_figure() -> None:
