@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.files import write_atomically
+from probes.category_search import CategorySearch
 
 _KEY = b"cliffscope.layer_sweep"
 
@@ -29,6 +31,7 @@ class LayerSweep:
         weight: Of the real probes, raw coordinates, float32.
         bias: Of the real probes.
         plan: The digest of the plan it was fitted by.
+        search: Its part in judging the choice of a layer on held-out categories; `None` if none were held out.
     """
 
     layer: int
@@ -36,6 +39,7 @@ class LayerSweep:
     weight: Float[Tensor, "position d_model"]
     bias: Float[Tensor, "position"]
     plan: str
+    search: CategorySearch | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the layer as Parquet, atomically. Raises `CliffscopeError` if it cannot."""
@@ -46,7 +50,7 @@ class LayerSweep:
         column = pa.array([next(weights) if own else None for own in real], pa.list_(pa.float32()))
         table = table.append_column("weight", column)
         table = table.append_column("bias", pa.array([next(biases) if own else None for own in real], pa.float32()))
-        facts = json.dumps({"layer": self.layer, "plan": self.plan}).encode()
+        facts = json.dumps({"layer": self.layer, "plan": self.plan, "search": _to_json(self.search)}).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: facts})
         write_atomically(path, lambda partial: pq.write_table(table, partial))
 
@@ -75,4 +79,14 @@ class LayerSweep:
         real = frame[frame["control"] == "real"]
         weight = torch.from_numpy(np.stack([np.asarray(row, dtype=np.float32) for row in real["weight"]]))
         bias = torch.tensor(real["bias"].to_numpy(dtype=np.float32))
-        return cls(int(facts["layer"]), frame.drop(columns=["weight", "bias"]), weight, bias, facts["plan"])
+        rows = frame.drop(columns=["weight", "bias"])
+        return cls(int(facts["layer"]), rows, weight, bias, facts["plan"], _from_json(facts["search"]))
+
+
+def _to_json(search: CategorySearch | None) -> dict[str, Any] | None:
+    # As text numbers come back bit by bit, NaN included.
+    return None if search is None else {name: array.tolist() for name, array in vars(search).items()}
+
+
+def _from_json(held: dict[str, Any] | None) -> CategorySearch | None:
+    return None if held is None else CategorySearch(**{name: np.array(values) for name, values in held.items()})

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from torch import Tensor
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
 from interp.models.sites import FINAL_NORM, resid_post, resolve_layer
+from probes.category_search import category_facts
 from probes.examples import Examples
 from probes.inputs import check_activations
 from probes.layer_sweep import LayerSweep
 from probes.linear import LinearProbe, Method
 from probes.metrics import ProbeMetrics
+from probes.splits import Indices
 from probes.sweep import ProbeSweep, SweepOptions, SweepPlan
 
 if TYPE_CHECKING:
@@ -125,8 +127,10 @@ def fit_probe(
         advance: Called with the number of layers that were just finished.
 
     Returns:
-        The probe, with the held-out figures among its training facts, and the sweep by which its layer was chosen
-        (over one layer if it was given; `None` at the final norm and for the mean difference at a given layer).
+        The probe, with the held-out figures among its training facts (those on held-out categories of the whole search,
+        choice of the layer included, or `no_held_out_category`, why there are none), and the sweep by which its layer
+        was chosen (over one layer if it was given; `None` at the final norm and for the mean difference at a given
+        layer).
 
     Raises:
         CliffscopeError: If the examples have several positions, there is no such layer, or activations are NaN.
@@ -136,44 +140,76 @@ def fit_probe(
         raise CliffscopeError(f"A probe is fitted at one position, found {', '.join(examples.positions)}.")
     position = examples.positions[0]
     place = {"model": model.name, "fingerprint": model.fingerprint, "position": position}
+    plan = make_plan(examples, options)
+    facts: dict[str, Any] = {"layer_choice": "auto" if layer == "auto" else "given"}
     if layer == "norm":
         captured = model.capture(examples.transcripts, [FINAL_NORM], [position], batch_tokens=batch_tokens)
-        probe = _fit_and_judge(captured[FINAL_NORM][:, 0], examples, method, options)
+        values = [captured[FINAL_NORM][:, 0]] * (1 + len(plan.categories))
+        probe = _fit_and_judge(values, examples, method, options, plan).at(training=facts)
         advance(1)
         return probe.at(**place, layer=model.n_layers - 1, site=FINAL_NORM), None  # type: ignore[arg-type]
-    sweep = None
+    sweep, judged = None, None
     if layer == "auto" or method == "logistic":
         layers = range(model.n_layers) if layer == "auto" else [resolve_layer(layer, model.n_layers)]
         sweep = sweep_model(model, examples, layers, options, batch_tokens=batch_tokens, advance=advance)
         layer = sweep.choose_layer(position)
+        judged = sweep.held_out_categories(position, options)
         if method == "logistic":
-            return probe_of(model, sweep, layer, position), sweep
+            reason = plan.no_categories or "without a group of categories one class is too small to choose a layer by"
+            held_out = {"no_held_out_category": reason} if judged is None else category_facts(*judged)
+            return probe_of(model, sweep, layer, position).at(training={**facts, **held_out}), sweep
     chosen = resolve_layer(layer, model.n_layers)
-    activations = examples.activations(model, [chosen], batch_tokens)
-    probe = _fit_and_judge(activations[0, :, 0], examples, method, options)
+    each = [chosen] * len(plan.categories) if sweep is None or judged is None else judged[1]
+    wanted = sorted({chosen, *each})
+    activations = dict(zip(wanted, examples.activations(model, wanted, batch_tokens)[:, :, 0], strict=True))
+    probe = _fit_and_judge([activations[layer] for layer in (chosen, *each)], examples, method, options, plan)
+    if each:
+        facts["layers_held_out_category"] = each
     if sweep is None:
         advance(1)
-    return probe.at(**place, layer=chosen, site=resid_post(chosen)), sweep  # type: ignore[arg-type]
+    return probe.at(**place, layer=chosen, site=resid_post(chosen), training=facts), sweep  # type: ignore[arg-type]
 
 
-def _fit_and_judge(activations: Tensor, examples: Examples, method: Method, options: SweepOptions) -> LinearProbe:
-    """A probe of one cell: fitted on the plan's training side, judged on its held-out side."""
-    split = make_plan(examples, options).main.split
-    train, test = torch.as_tensor(split.train), torch.as_tensor(split.test)
-    probe = LinearProbe.fit(
-        activations[train],
-        examples.labels[train],
-        method=method,
-        C=options.C,
-        balanced=options.balanced,
-        seed=options.seed,
-        prompts=[examples.prompts[i] for i in split.train],
-        ids=[examples.ids[i] for i in split.train],
-    )
-    metrics = ProbeMetrics.of(
-        probe, activations[test], examples.labels[test], resamples=options.resamples, seed=options.seed
-    )
-    return probe.at(training={**metrics.as_row(), "n_train": len(train), "n_test": len(test), "seed": options.seed})
+def _fit_and_judge(
+    activations: Sequence[Tensor], examples: Examples, method: Method, options: SweepOptions, plan: SweepPlan
+) -> LinearProbe:
+    """A probe of one cell: fitted on the plan's training side, judged on its held-out side and held-out categories.
+
+    Args:
+        activations: Of the cell, then those that a probe without each group of categories reads.
+        examples: What to fit on.
+        method: `logistic` or `mean-difference`.
+        options: See `SweepOptions`.
+        plan: The splits.
+    """
+
+    def fit(values: Tensor, rows: Indices) -> LinearProbe:
+        train = torch.as_tensor(rows)
+        return LinearProbe.fit(
+            values[train],
+            examples.labels[train],
+            method=method,
+            C=options.C,
+            balanced=options.balanced,
+            seed=options.seed,
+            prompts=[examples.prompts[i] for i in rows],
+            ids=[examples.ids[i] for i in rows],
+        )
+
+    shared = {"resamples": options.resamples, "seed": options.seed}
+    first, *others = activations
+    split = plan.main.split
+    probe, test = fit(first, split.train), torch.as_tensor(split.test)
+    metrics = ProbeMetrics.of(probe, first[test], examples.labels[test], **shared)
+    facts = {**metrics.as_row(), "n_train": len(split.train), "n_test": len(split.test), "seed": options.seed}
+    if not plan.categories:
+        return probe.at(training={**facts, "no_held_out_category": plan.no_categories})
+    pooled = torch.empty(len(examples.labels))
+    for values, held in zip(others, plan.categories, strict=True):
+        rows = torch.as_tensor(held.split.test)
+        pooled[rows] = fit(values, held.split.train).logit(values[rows]).cpu()
+    judged = ProbeMetrics.of_logits(pooled.numpy(), examples.labels, **shared)
+    return probe.at(training={**facts, **category_facts(judged)})
 
 
 def _blocks(

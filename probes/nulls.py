@@ -15,9 +15,10 @@ Where a probe is fitted anew, it is with the whole search, choice of the layer i
 much.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,10 +29,11 @@ from interp.models.reinitialized import reinitialized
 from interp.models.sites import FINAL_NORM
 from interp.null_runs import NULLS, NullRuns
 from interp.rollouts import Rollout
+from interp.statistics import auroc
 from interp.transcripts.positions import EDGE
 from probes.examples import Examples
-from probes.linear import LinearProbe
-from probes.model_sweep import fit_probe
+from probes.linear import LinearProbe, Method
+from probes.model_sweep import fit_probe, make_plan
 from probes.splits import prompt_keys
 from probes.sweep import SweepOptions
 from probes.trajectory import check_probe
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 
 N_RUNS = 19
 """Runs of a null; 19 make 1/20 the smallest p̂."""
+
+AUROC = "held-out AUROC"
+AUROC_BY_CATEGORY = "AUROC on held-out categories"
+"""The figures of a probe that are set beside a null's."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ def run_null(
         advance: Called with 1 after each run.
 
     Returns:
-        One for each figure, in the order of `observed`.
+        One for each figure, in the order of `observed`. A world in which a figure cannot be had, for it has one class
+        only, is no run of it; a figure without any run is left out.
 
     Raises:
         CliffscopeError: If there is no such null, it cannot be made of this world, or the analysis fails in it.
@@ -98,9 +105,12 @@ def run_null(
     for run in range(runs):
         found = analysis(make_null(null, world, seed + run))
         for name in observed:
-            values[name].append(float(found[name]))
+            if not math.isnan(value := float(found[name])):
+                values[name].append(value)
         advance(1)
-    return tuple(NullRuns(null, name, float(observed[name]), tuple(values[name]), seed) for name in observed)
+    return tuple(
+        NullRuns(null, name, float(observed[name]), tuple(mine), seed) for name, mine in values.items() if mine
+    )
 
 
 def make_null(null: str, world: World, seed: int) -> World:
@@ -141,6 +151,54 @@ _MAKERS: dict[str, Callable[[World, int], World]] = {
     "random-direction": _random_direction,
     "benign": _benign,
 }
+
+
+def auroc_of(
+    position: str, layer: int | Literal["auto", "norm"], method: Method, options: SweepOptions, by_category: bool
+) -> Analysis:
+    """The held-out AUROC of a probe that is fitted in a world, or of the world's own probe if it has one.
+
+    Args:
+        position: Where it is read.
+        layer: See `probes.model_sweep.fit_probe`.
+        method: See there.
+        options: See there.
+        by_category: Whether to give the AUROC on held-out categories too.
+    """
+
+    def analysis(world: World) -> dict[str, float]:
+        examples = Examples.of(world.model, world.rollouts, [position])
+        if world.probe is not None:
+            return _judged(world, world.probe, examples, options, by_category)
+        small = replace(options, n_shuffles=0, category_folds=options.category_folds if by_category else 0)
+        probe, _ = fit_probe(
+            world.model, examples, layer=layer, method=method, options=small, batch_tokens=world.batch_tokens
+        )
+        return figures_of(probe, by_category)
+
+    return analysis
+
+
+def figures_of(probe: LinearProbe, by_category: bool) -> dict[str, float]:
+    """The figures of a probe's training that are set beside a null's; NaN where there is none."""
+    names = {AUROC: "auroc"} | ({AUROC_BY_CATEGORY: "auroc_held_out_category"} if by_category else {})
+    return {words: _number(probe.training.get(name)) for words, name in names.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _judged(
+    world: World, probe: LinearProbe, examples: Examples, options: SweepOptions, by_category: bool
+) -> dict[str, float]:
+    """The AUROC of a probe that no rollout was fitted on: on the held-out side, and on all rollouts."""
+    site = check_probe(world.model, probe)
+    captured = world.model.capture(examples.transcripts, [site], examples.positions, batch_tokens=world.batch_tokens)
+    logits, labels = probe.logit(captured[site][:, 0]).cpu().numpy(), examples.labels.numpy()
+    test = make_plan(examples, options).main.split.test
+    figures = {AUROC: float(auroc(logits[test], labels[test]))}
+    return figures | ({AUROC_BY_CATEGORY: float(auroc(logits, labels))} if by_category else {})
 
 
 def shuffled_outcomes(rollouts: Sequence[Rollout], seed: int) -> tuple[Rollout, ...]:

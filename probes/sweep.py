@@ -8,6 +8,8 @@ Steps, for each layer:
 3. *held_out_category*: every rollout is scored by a probe that saw neither its category nor the matched benign
    controls (`probes.splits.splits_by_category`, arXiv 2603.18280), and the scores are pooled. Pooling asks that
    one threshold carries over to unseen categories, which is how a probe is used; it is the stricter reading.
+   For judging the choice of the layer too, each layer is also read within the other categories
+   (`probes.category_search`).
 
 A `SweepPlan` fixes every random choice, so the layers can be fitted in any order, in separate processes, and
 be saved one file each: a killed sweep goes on where it was and ends with the same table.
@@ -15,7 +17,6 @@ be saved one file each: a killed sweep goes on where it was and ends with the sa
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from torch import Tensor
 from interp.errors import CliffscopeError
 from interp.files import write_atomically
 from interp.statistics import Array, bootstrap_counts
+from probes.category_search import CategorySearch, deepest_as_good, judge_search
 from probes.fitting import N_FOLDS, Fits, fit_logistic
 from probes.inputs import check_activations, check_labels
 from probes.layer_sweep import LayerSweep
@@ -88,6 +90,7 @@ class SweepPlan:
         main: The split by prompt; labellings: the real one, then the shuffled ones.
         test_labels: `[n_test, problem]`, to go with `main.labels`.
         categories: One training set for each group of categories held out.
+        within: For each of these, its training side split by prompt once more: what its layer is chosen by.
         no_categories: Why there is no held-out-category control; `None` if there is one.
         digest: Changes with anything that changes the result, other than the activations.
     """
@@ -99,6 +102,7 @@ class SweepPlan:
     main: TrainingSet
     test_labels: Indices
     categories: tuple[TrainingSet, ...]
+    within: tuple[TrainingSet, ...]
     no_categories: str | None
     digest: str
 
@@ -133,8 +137,8 @@ class SweepPlan:
         rng = np.random.default_rng([options.seed, 1])
         train = [y[split.train]] + [permuted_within(folds, y[split.train], rng) for _ in range(options.n_shuffles)]
         test = [y[split.test]] + [rng.permutation(y[split.test]) for _ in range(options.n_shuffles)]
-        held, reason = _category_sets(y, prompts, categories, options)
-        told = [y.tolist(), prompt_keys(prompts), list(categories or ()), list(positions), asdict(options)]
+        held, within, reason = _category_sets(y, prompts, categories, options)
+        told = ["2", y.tolist(), prompt_keys(prompts), list(categories or ()), list(positions), asdict(options)]
         return cls(
             labels=y,
             positions=tuple(positions),
@@ -143,6 +147,7 @@ class SweepPlan:
             main=TrainingSet(split, folds, np.stack(train, 1)),
             test_labels=np.stack(test, 1),
             categories=held,
+            within=within,
             no_categories=reason,
             digest=hashlib.sha256(json.dumps(told).encode()).hexdigest(),
         )
@@ -171,6 +176,7 @@ class SweepPlan:
             shuffled = [self._measure(logits[:, k], self.test_labels[:, k]) for k in range(1, logits.shape[1])]
             measured["shuffled"] = Resampled.mean(shuffled)
             C["shuffled"] = fits.C[:, 1:].quantile(0.5, dim=1, interpolation="nearest")
+        search = None
         if self.categories:
             pooled = np.empty((len(self.positions), len(self.labels)))
             strengths = []
@@ -180,8 +186,21 @@ class SweepPlan:
                 strengths.append(part.C[:, 0])
             measured["held_out_category"] = self._measure(pooled, self.labels)
             C["held_out_category"] = torch.stack(strengths, 1).quantile(0.5, dim=1, interpolation="nearest")
+            search = self._search(activations, pooled)
         rows = self._rows(layer, {name: found.metrics() for name, found in measured.items()}, C)
-        return LayerSweep(layer, rows, fits.weight[:, 0].float(), fits.bias[:, 0].float(), self.digest)
+        return LayerSweep(layer, rows, fits.weight[:, 0].float(), fits.bias[:, 0].float(), self.digest, search)
+
+    def _search(self, activations: Tensor, pooled: Array) -> CategorySearch:
+        """How well the layer separates rollouts within the categories that are not held out, and its pooled scores."""
+        groups = np.empty(len(self.labels), dtype=np.int64)
+        areas, lows = (np.empty((len(self.positions), len(self.categories))) for _ in range(2))
+        for group, (held, within) in enumerate(zip(self.categories, self.within, strict=True)):
+            groups[held.split.test] = group
+            _, logits = self._fit(within, activations)
+            metrics = self._measure(logits[:, 0], self.labels[within.split.test]).metrics()
+            areas[:, group] = [found.auroc for found in metrics]
+            lows[:, group] = [found.auroc_interval.low for found in metrics]
+        return CategorySearch(self.labels, groups, pooled, areas, lows)
 
     def _fit(self, training: TrainingSet, activations: Tensor) -> tuple[Fits, Array]:
         """The fits of every position, and the held-out logits `[position, problem, n_test]`."""
@@ -286,9 +305,19 @@ class ProbeSweep:
         rows = self._real(position).dropna(subset=["auroc"])
         if rows.empty:
             raise CliffscopeError(f"sweep: no AUROC at {position}; the held-out side needs both classes.")
-        best = rows[rows["auroc"] == rows["auroc"].max()].iloc[-1]
-        bound = best["auroc"] if math.isnan(best["auroc_low"]) else min(best["auroc_low"], best["auroc"])
-        return int(rows.loc[rows["auroc"] >= bound, "layer"].max())
+        layer = deepest_as_good(*(rows[name].tolist() for name in ("layer", "auroc", "auroc_low")))
+        assert layer is not None, "rows without AUROC were left out"
+        return layer
+
+    def held_out_categories(self, position: str, options: SweepOptions) -> tuple[ProbeMetrics, list[int]] | None:
+        """The search for the layer, judged on categories that it did not see, and the layers that it chose.
+
+        `None` if categories were not held out. Raises `CliffscopeError` if the sweep has no such position.
+        """
+        self._real(position)
+        parts = {layer: part.search for layer, part in self.layers.items() if part.search is not None}
+        place = list(dict.fromkeys(self.table["position"])).index(position)
+        return judge_search(parts, place, resamples=options.resamples, seed=options.seed) if parts else None
 
     def _real(self, position: str) -> pd.DataFrame:
         rows = self.table[(self.table["control"] == "real") & (self.table["position"] == position)]
@@ -305,12 +334,12 @@ def _folds(y: Indices, prompts: Sequence[str], train: Indices, seed: int) -> Ind
 
 def _category_sets(
     y: Indices, prompts: Sequence[str], categories: Sequence[str | None] | None, options: SweepOptions
-) -> tuple[tuple[TrainingSet, ...], str | None]:
-    """The training sets of the category control, or none and the reason."""
+) -> tuple[tuple[TrainingSet, ...], tuple[TrainingSet, ...], str | None]:
+    """The training sets of the category control, each split once more within, or none and the reason."""
     if options.category_folds == 0:
-        return (), "not asked for"
+        return (), (), "not asked for"
     if categories is None:
-        return (), "the rollouts have no categories"
+        return (), (), "the rollouts have no categories"
     if len(categories) != len(y):
         raise CliffscopeError(f"categories: expected {len(y)}, one a rollout, found {len(categories)}.")
     try:
@@ -319,6 +348,14 @@ def _category_sets(
             TrainingSet(split, _folds(y, prompts, split.train, options.seed), y[split.train][:, None])
             for split in splits
         ]
+        within = [_within(y, prompts, split.train, options) for split in splits]
     except CliffscopeError as error:
-        return (), str(error)
-    return tuple(sets), None
+        return (), (), str(error)
+    return tuple(sets), tuple(within), None
+
+
+def _within(y: Indices, prompts: Sequence[str], rows: Indices, options: SweepOptions) -> TrainingSet:
+    """A training side split by prompt, as the whole is."""
+    inner = split_by_prompt(y[rows], [prompts[i] for i in rows], options.test_fraction, options.seed)
+    split = Split(rows[inner.train], rows[inner.test])
+    return TrainingSet(split, _folds(y, prompts, split.train, options.seed), y[split.train][:, None])

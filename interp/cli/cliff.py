@@ -57,8 +57,8 @@ def cliff(
     Beside OUT it writes OUT's name with .layers.parquet (the mean cliff by layer), .json (the figures) and .html (the
     picture).
 
-    Probes of shuffled labels are always there: --null shuffled only says how many. Of the other nulls, a cliff that they
-    show as well is no cliff.
+    Probes of shuffled labels are always there: --null shuffled only makes them more. A cliff that its null shows too
+    is no cliff.
 
     Example: cliffscope cliff --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --out cliff.parquet

@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, Model, Probe, Rollouts, Seed
+from interp.cli.null_mode import note, refuse, set_against
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Layers,
+    Mask,
+    Model,
+    Null,
+    NullName,
+    NullRuns,
+    Probe,
+    Rollouts,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from probes.sweep import ProbeSweep
@@ -29,6 +44,8 @@ FIGURES = {
 }
 """Training facts that are shown, with their names for people."""
 
+NO_BENIGN = {"benign": "no complied rollouts are fitted on, whose place benign ones could take"}
+
 
 class Method(StrEnum):
     """How a probe is fitted."""
@@ -49,6 +66,8 @@ def fit(
     method: Annotated[
         Method, typer.Option("--method", help="Logistic regression, or the difference of the class means.")
     ] = Method.LOGISTIC,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -58,7 +77,10 @@ def fit(
 ) -> None:
     """Fits a probe: rollouts that refused a harmful prompt against those that answered a benign one.
 
-    auto takes the deepest of the layers that separate held-out rollouts as well as the best one does.
+    auto takes the deepest of the layers that separate held-out rollouts as well as the best one does. The AUROC on
+    held-out categories is that of the whole search, layer and all, without them.
+
+    --null benign makes no sense here: complied rollouts, whose place they would take, are in no fit.
 
     Example: cliffscope probe fit --model organism:cliff --rollouts rollouts.jsonl --out probe.safetensors
     """
@@ -66,15 +88,19 @@ def fit(
     from interp.transcripts.positions import check_position
 
     check_position(position)
+    refuse(null, NO_BENIGN)
     loaded = read_rollouts(rollouts)
     from interp.cli.output import counts, emit
     from interp.cli.session import about, open_model, parse_layer, require_writable
     from interp.progress import progress
+    from probes.category_search import warning
     from probes.examples import Examples
     from probes.model_sweep import fit_probe
+    from probes.nulls import World, auroc_of, figures_of
     from probes.sweep import SweepOptions
 
-    wanted = parse_layer(layer)
+    wanted: Any = parse_layer(layer)
+    options = SweepOptions(seed=seed)
     require_writable(out, inputs=(rollouts, mask))
     hooked = open_model(model, device, dtype, mask=mask)
     with about(rollouts), progress("Fitting", hooked.n_layers if wanted == "auto" else 1, "layers") as bar:
@@ -82,13 +108,22 @@ def fit(
         probe, _ = fit_probe(
             hooked,
             examples,
-            layer=wanted,  # type: ignore[arg-type]
+            layer=wanted,
             method=method.value,
-            options=SweepOptions(seed=seed),
+            options=options,
             batch_tokens=batch_tokens,
             advance=bar.advance,
         )
-    probe = probe.at(training={"rollouts": str(rollouts), "skipped": examples.skipped})
+    by_category = "auroc_held_out_category" in probe.training
+    # Directions are set against the probe's own; the other worlds fit one.
+    own = probe if null is NullName.RANDOM_DIRECTION else None
+    world = World(hooked, tuple(loaded), own, batch_tokens)
+    analysis = auroc_of(position, wanted, method.value, options, by_category)
+    with about(rollouts):
+        nulls = set_against(null, null_runs, seed, world, analysis, figures_of(probe, by_category))
+    told: dict[str, Any] = {"rollouts": str(rollouts), "skipped": examples.skipped}
+    told |= {"nulls": [one.summary() for one in nulls]} if nulls else {}
+    probe = probe.at(training=told)
     probe.save(out)
     facts = probe.training
     payload = {"out": str(out), "layer": probe.layer, "site": probe.site, "position": position, **facts}
@@ -96,9 +131,13 @@ def fit(
     rows += [("method", probe.method), ("rollouts", f"{facts['n_train']} to fit, {facts['n_test']} held out")]
     rows += [("left out", counts(examples.skipped))]
     rows += [(words, _with_interval(facts, name)) for name, words in FIGURES.items() if name in facts]
-    emit(
-        payload, as_json=as_json, title="Probe (held-out figures, 95 % intervals)", rows=rows, note=f"Written to {out}."
-    )
+    if not by_category:
+        rows.append((FIGURES["auroc_held_out_category"], f"– ({facts['no_held_out_category']})"))
+    doubt = warning(facts)
+    payload["warning"] = doubt
+    lines = [f"Warning: {doubt}." if doubt else "", note(null, nulls), f"Written to {out}."]
+    title = "Probe (held-out figures, 95 % intervals)"
+    emit(payload, as_json=as_json, title=title, rows=rows, note="\n".join(line for line in lines if line))
 
 
 @app.command()
