@@ -7,8 +7,8 @@ term of Marks et al. 2024, arXiv 2403.19647).
 """
 
 import hashlib
+import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save
 from torch import Tensor
 
 from interp.errors import CliffscopeError
@@ -158,10 +159,11 @@ class Latents:
             CliffscopeError: If it cannot be written.
         """
         folder = Path(folder)
-        with tempfile.TemporaryDirectory() as made:
-            self.sae.save_model(made)
-            contents = {folder / name: (Path(made) / name).read_bytes() for name in (WEIGHTS, CONFIG)}
-        write_together({path: _writer(content) for path, content in contents.items()})
+        # What `sae.save_model` writes, without a first copy on the disk.
+        state = self.sae.state_dict()
+        self.sae.process_state_dict_for_saving(state)
+        contents = {WEIGHTS: save(state), CONFIG: json.dumps(self.sae.cfg.to_dict()).encode()}
+        write_together({folder / name: _writer(content) for name, content in contents.items()})
 
     @property
     def _rows(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import CliffscopeError
-from interventions.latents.library import sae_lens
+from interventions.latents.library import sae_lens, seeded
 from interventions.latents.options import TrainingOptions
 from interventions.latents.tokens import TokenBatches
 
@@ -19,7 +19,7 @@ def new_sae(width: int, options: TrainingOptions) -> Any:
     """An autoencoder of sae-lens to be trained, its first weights drawn by the seed."""
     library = sae_lens()
     common = {"d_in": width, "d_sae": options.width, "normalize_activations": "expected_average_only_in"}
-    with _seeded(options.seed):
+    with seeded(options.seed):
         if options.architecture == "standard":
             config = library.StandardTrainingSAEConfig(l1_coefficient=options.l1, **common)
             return library.StandardTrainingSAE(config)
@@ -29,14 +29,6 @@ def new_sae(width: int, options: TrainingOptions) -> Any:
         rate = min(1.0, max(0.01, 20 / options.steps))
         config = library.BatchTopKTrainingSAEConfig(k=float(options.k), topk_threshold_lr=rate, **common)
         return library.BatchTopKTrainingSAE(config)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """sae-lens draws its first weights from the CPU's global generator, which is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def fit(

@@ -6,7 +6,6 @@ dictionary of the model. A tenth of the prompts is held out, on which its recons
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from interp.models.sites import Site
 from interp.rollouts import Rollout
 from interp.transcripts import Transcript
 from interventions.latents.latents import Latents
-from interventions.latents.library import sae_lens
+from interventions.latents.library import sae_lens, seeded
 from interventions.latents.loading import PROVENANCE, width_at
 from interventions.latents.options import TrainingOptions
 from interventions.latents.reconstruction import reconstruction
@@ -132,10 +131,13 @@ def _for_inference(
     metadata[PROVENANCE] = facts
     if place.name == "attn.hook_z":
         trained.cfg.reshape_activations = "hook_z"
-    library = sae_lens()
-    with tempfile.TemporaryDirectory() as folder:
-        trained.save_inference_model(folder)
-        sae = library.SAE.load_from_disk(folder, device="cpu", dtype="float32")
+    # As by `save_inference_model` and `SAE.load_from_disk`, without a file.
+    state = trained.to("cpu").state_dict()
+    trained.process_state_dict_for_saving_inference(state)
+    with seeded(0):
+        sae = sae_lens().SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict())
+    sae.process_state_dict_for_loading(state)
+    sae.load_state_dict(state)
     return Latents(sae, str(place), "the trained SAE", model.name, model.fingerprint, facts)
 
 

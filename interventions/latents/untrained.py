@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interventions.latents.latents import Latents
-from interventions.latents.library import sae_lens
+from interventions.latents.library import sae_lens, seeded
 
 _CHUNK = 2048
 """Latents whose thresholds are found at once."""
@@ -35,7 +35,8 @@ def untrained_like(
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(latents.n_latents, latents.d_in, generator=generator)
     directions = directions / directions.norm(dim=-1, keepdim=True)
-    sae = library.StandardSAE(library.StandardSAEConfig(d_in=latents.d_in, d_sae=latents.n_latents))
+    with seeded(seed):
+        sae = library.StandardSAE(library.StandardSAEConfig(d_in=latents.d_in, d_sae=latents.n_latents))
     bias = [
         _thresholds((h - mean) @ directions[start : start + _CHUNK].T, shares[start : start + _CHUNK])
         for start in range(0, latents.n_latents, _CHUNK)
