@@ -157,8 +157,8 @@ class Answers:
         if self.objections:
             return f"Reply inversion: {SAYS_NOTHING} ({'; '.join(self.objections)})."
         return (
-            f"Reply inversion: the model can be asked: its answers tell harmful from benign prompts with balanced accuracy "
-            f"{self.accuracy:.2f} {self.accuracy_interval}."
+            "Reply inversion: the model can be asked: its answers tell harmful from benign prompts with balanced "
+            f"accuracy {self.accuracy:.2f} {self.accuracy_interval}."
         )
 
     def summary(self) -> dict[str, Any]:
