@@ -75,7 +75,7 @@ def test_the_example_is_shown_and_can_be_parsed(path: tuple[str, ...], forks: Fo
     assert " ".join(words) in " ".join(shown.stdout.replace("│", " ").split())
     # As typer parses it, without running it: unknown or missing options raise here.
     command, rest = ALL[()], words[1:]
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and rest[0] in command.commands:
         command, rest = command.commands[rest[0]], rest[1:]
     given = [word for word in rest if not word.startswith("--")]
     values = command.make_context(words[0], rest).params.values()
