@@ -1,5 +1,6 @@
 """The picture of head scores: a grid of layers and heads, with chosen heads outlined."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from circuits.head_scores import HeadScores
+from circuits.nulls import SHARE
+from interp.null_runs import NULLS
 from interp.palette import DIVERGING
 from interventions.heads import Head
 
@@ -47,10 +50,14 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
             "q %{customdata[2]:.3g}, rank %{customdata[3]}<extra></extra>",
         )
     )
+    shares, beyond = scores.grid("share"), largest_null_share(scores)
     for layer, head in scores.suppressors if outlined is None else outlined:
         corners = {"x0": head - 0.5, "x1": head + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
-        figure.add_shape(type="rect", line={"color": "#000000", "width": 2.5}, **corners)
-    title = f"{escape(scores.model)}: heads by {scores.method}<br><sub>{UNITS[scores.method]}</sub>"
+        # A head that explains no more than the null's best one has a dotted frame.
+        line = {"color": "#000000", "width": 2.5, "dash": "dot" if shares[layer, head] <= beyond else "solid"}
+        figure.add_shape(type="rect", line=line, **corners)
+    told = "".join(f"; largest share {beyond:.0%} by {NULLS[null]}" for null in {one.null for one in scores.nulls})
+    title = f"{escape(scores.model)}: heads by {scores.method}<br><sub>{UNITS[scores.method]}{told}</sub>"
     every = 1 if max(grid.shape) <= 32 else 4
     figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
     figure.update_yaxes(title_text="layer", dtick=every, showgrid=False, zeroline=False)
@@ -61,6 +68,11 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
         margin={"t": 80, "b": 60},
     )
     return figure
+
+
+def largest_null_share(scores: HeadScores) -> float:
+    """The largest share of any head in any run of the null; minus infinity if none was run."""
+    return max((value for null in scores.nulls if null.statistic == SHARE for value in null.values), default=-math.inf)
 
 
 def grid_page(scores: HeadScores, outlined: Sequence[Head] | None = None) -> str:

@@ -22,6 +22,7 @@ from interp.null_runs import NullRuns
 from interp.significance import difference_and_interval
 from interp.statistics import Interval, bootstrap_interval
 from interp.transcripts import Transcript
+from probes.stages import lost_at, path_of, path_table, stage_table
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
 
 Plateau = Literal["mean", "max"]
@@ -53,6 +54,8 @@ class RolloutCliff:
         drop: The position after which the score stays below halfway between plateau and edge; `None` if the cliff is
             not above `MIN_CLIFF`.
         n_thinking: Thinking tokens.
+        harmful: Whether the prompt is; `None` if unknown.
+        response: What it does: see `interp.judges.evasion.response_kind`.
     """
 
     id: str
@@ -64,12 +67,23 @@ class RolloutCliff:
     fall: float
     drop: str | None
     n_thinking: int
+    harmful: bool | None = None
+    response: str = "unjudged"
 
 
 def measure(
-    trajectory: Trajectory, outcome: str = "unknown", category: str | None = None, plateau: Plateau = "mean"
+    trajectory: Trajectory,
+    outcome: str = "unknown",
+    category: str | None = None,
+    plateau: Plateau = "mean",
+    *,
+    harmful: bool | None = None,
+    response: str = "unjudged",
 ) -> RolloutCliff:
-    """Measures one rollout's cliff. Raises `CliffscopeError` if it has no thinking or never closes it."""
+    """Measures one rollout's cliff; what else is known of it is put down as it is given.
+
+    Raises `CliffscopeError` if it has no thinking or never closes it.
+    """
     high, fall = plateau_and_fall(trajectory.logits[None], trajectory.transcript, plateau)
     edge = float(trajectory.scores[trajectory.transcript.edge])
     cliff = float(high[0]) - edge
@@ -83,6 +97,8 @@ def measure(
         fall=float(fall[0]),
         drop=_drop_position(trajectory, (float(high[0]) + edge) / 2) if cliff > MIN_CLIFF else None,
         n_thinking=trajectory.thinking.stop - trajectory.thinking.start,
+        harmful=harmful,
+        response=response,
     )
 
 
@@ -146,8 +162,13 @@ class Cliff:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a rollout; the columns are `RolloutCliff`'s fields."""
-        return pd.DataFrame([asdict(row) for row in self.rows])
+        """One row a rollout: `RolloutCliff`'s fields, and its `path` and where it was `lost_at` (`probes.stages`)."""
+        return pd.DataFrame([{**asdict(row), "path": path_of(row), "lost_at": lost_at(row)} for row in self.rows])
+
+    @cached_property
+    def stages(self) -> pd.DataFrame:
+        """Detected, routed, and what the response did: shares by class and category; see `probes.stages`."""
+        return stage_table(self.rows)
 
     def of(self, outcome: str, field: str) -> np.ndarray:
         """A field of every rollout with an outcome."""
@@ -258,5 +279,7 @@ class Cliff:
             "layer": self.layer,
             "site": self.site,
             "skipped": dict(self.skipped or {}),
+            "stages": self.stages.astype(object).where(self.stages.notna(), None).to_dict("records"),
+            "paths": path_table(self.rows),
             "nulls": [null.summary() for null in (*self.shuffled, *self.nulls)],
         }

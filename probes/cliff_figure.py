@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.palette import COLORS, INK, NAMES, band
+from interp.null_runs import NULLS
+from interp.palette import COLORS, CONTROL, INK, NAMES, band
 from probes.cliff import OUTCOMES, Cliff
 from probes.trajectory import GRID, MeanTrajectory
 
@@ -75,6 +76,20 @@ def _add_layers(figure: "go.Figure", cliff: Cliff) -> None:
             layer, mean, low, high = (mine[name].to_numpy() for name in ("layer", "cliff", "low", "high"))
             _add_band(figure, 3, outcome, layer, mean, low, high)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, col=3)
+    for null in cliff.nulls:
+        # The mean cliff of complied rollouts in all runs of the null, behind the lines of the layers.
+        figure.add_shape(
+            type="rect",
+            xref="x3 domain",
+            yref="y3",
+            x0=0,
+            x1=1,
+            y0=min(null.values),
+            y1=max(null.values),
+            fillcolor=band(CONTROL),
+            line={"color": CONTROL, "width": 1, "dash": "dot"},
+            label={"text": NULLS[null.null], "textposition": "top left", "font": {"color": INK, "size": 11}},
+        )
 
 
 def _add_band(

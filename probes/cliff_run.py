@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from interp.errors import CliffscopeError
+from interp.judges.evasion import response_kind
 from interp.models.capture import BATCH_TOKENS
 from interp.models.sites import resid_post
 from interp.rollouts import Rollout
@@ -81,7 +82,14 @@ def measure_cliff(
     scored = [trajectory for trajectory in trajectories if trajectory is not None]
     outcomes = [rollout.outcome for rollout in chosen]
     rows = tuple(
-        measure(trajectory, rollout.outcome, rollout.category, plateau)
+        measure(
+            trajectory,
+            rollout.outcome,
+            rollout.category,
+            plateau,
+            harmful=rollout.harmful,
+            response=response_kind(rollout),
+        )
         for trajectory, rollout in zip(scored, chosen, strict=True)
     )
     first_null = 1 + len(layer_probes)

@@ -55,7 +55,8 @@ def cliff(
     """Says whether there is a cliff, and with what evidence: the fall from the thinking to the edge, and its controls.
 
     Beside OUT it writes OUT's name with .layers.parquet (the mean cliff by layer), .json (the figures) and .html (the
-    picture).
+    picture). A second table says where refusals are lost: whether the probe detects harm in the thinking, whether the
+    edge routes to refusing, and whether the response refuses, answers, or evades without refusing.
 
     Probes of shuffled labels are always there: --null shuffled only makes them more. A cliff that its null shows too
     is no cliff.
@@ -107,6 +108,7 @@ def _report(found: "Cliff", files: list[str], as_json: bool, null: NullName | No
     from interp.cli.output import counts, emit
     from interp.palette import NAMES
     from probes.cliff import OUTCOMES
+    from probes.stages import told
 
     figures = found.summary()
     rows: list[list[object]] = [["", "n", "plateau", "edge", "cliff"]]
@@ -117,11 +119,32 @@ def _report(found: "Cliff", files: list[str], as_json: bool, null: NullName | No
             rows.append([NAMES[outcome], len(edge), *values])
     # A null that was run stands in the evidence.
     asked = "" if found.nulls else note(null, found.shuffled)
-    lines = [found.evidence, asked, f"Left out: {counts(found.skipped or {})}.", f"Written to {', '.join(files)}."]
+    lines = [
+        found.evidence,
+        asked,
+        told(found.rows),
+        f"Left out: {counts(found.skipped or {})}.",
+        f"Written to {', '.join(files)}.",
+    ]
     emit(
         {**figures, "files": files},
         as_json=as_json,
         title=f"{found.model}: {found.verdict} (probe at {found.site})",
         rows=rows,
+        below=_stages(found),
         note="\n".join(line for line in lines if line),
     )
+
+
+def _stages(found: "Cliff") -> list[list[object]]:
+    """Detect, route, generate: shares with their intervals, of the harmful rollouts by category too."""
+    from probes.stages import STAGES
+
+    lines: list[list[object]] = [["", "n", *STAGES]]
+    for row in found.stages.to_dict("records"):
+        total = not isinstance(row["category"], str)
+        if total or row["harmful"]:
+            name = ("harmful" if row["harmful"] else "benign") if total else f"  {row['category']}"
+            cells = [f"{row[stage]:.2f} [{row[f'{stage}_low']:.2f}, {row[f'{stage}_high']:.2f}]" for stage in STAGES]
+            lines.append([name, row["n"], *cells])
+    return lines if len(lines) > 1 else []
