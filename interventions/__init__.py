@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interventions.head_ablation import MeanHeads, ResampleHeads, ScaleHeads
     from interventions.head_values import HeadValues
     from interventions.heads import Head, parse_heads
+    from interventions.latents import AblateLatents, AddLatents, ClampLatents, Latents, load_latents, train_latents
     from interventions.masks import HeadMask, HeadMaskCallback, fold_checkpoint
     from interventions.random_heads import random_sets
     from interventions.scope import Scope
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AblateDirection",
+    "AblateLatents",
     "AddDirection",
+    "AddLatents",
     "Behaviour",
     "ClampDirection",
+    "ClampLatents",
     "DoseOptions",
     "DoseResponse",
     "GaussianMap",
@@ -31,6 +35,7 @@ __all__ = [
     "HeadMask",
     "HeadMaskCallback",
     "HeadValues",
+    "Latents",
     "MeanHeads",
     "ResampleHeads",
     "ScaleHeads",
@@ -39,8 +44,10 @@ __all__ = [
     "TransportActivations",
     "dose_response",
     "fold_checkpoint",
+    "load_latents",
     "parse_heads",
     "random_sets",
+    "train_latents",
 ]
 
 _HOMES = {
@@ -49,6 +56,7 @@ _HOMES = {
     "head_ablation": ("MeanHeads", "ResampleHeads", "ScaleHeads"),
     "head_values": ("HeadValues",),
     "heads": ("Head", "parse_heads"),
+    "latents": ("AblateLatents", "AddLatents", "ClampLatents", "Latents", "load_latents", "train_latents"),
     "masks": ("HeadMask", "HeadMaskCallback", "fold_checkpoint"),
     "random_heads": ("random_sets",),
     "scope": ("Scope",),

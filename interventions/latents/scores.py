@@ -113,6 +113,12 @@ class LatentScores:
                 "An untrained SAE separates as well: here a latent's AUROC says nothing of what training found; see "
                 "what the latent does when it is changed."
             )
+        tested = int(self.table["p"].notna().sum())
+        if tested / (1 + self.facts["shuffles"]) >= MAX_Q:
+            told.append(
+                f"With {self.facts['shuffles']:,} shuffles no latent alone among {tested:,} can have q < {MAX_Q}: take "
+                f"at least {20 * tested:,}."
+            )
         explained = self.facts["reconstruction"]["explained"]
         if explained is not None and explained < MIN_EXPLAINED:
             told.append(

@@ -259,6 +259,7 @@ def test_an_sae_of_another_place_is_told_by_its_reconstruction() -> None:
     sae = random_sae(d_in=128, d_sae=64, hook_name=SITE, model_name="organism:cliff")
     scores = rank_latents(model, at_site(model, sae), training_rollouts()[:60], shuffles=9)
     assert "it may be of another model" in scores.evidence and "may be of another" not in ranked().evidence
+    assert "no latent alone among" in scores.evidence and "no latent alone among" not in ranked().evidence
 
 
 def test_a_direction_points_to_the_positive_group() -> None:
