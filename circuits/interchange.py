@@ -11,7 +11,7 @@ with itself, which must change nothing, is checked first. What a swap finds is a
 Whether it suppresses refusal in the one rollout or brings it about in the other, only its ablation tells.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS, token_indices
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
-from interventions.pairs import N_PAIRS, by_rollout, choose_pairs
+from interventions.pairs import N_PAIRS, AlignedPair, by_rollout, choose_pairs
 from probes.linear import LinearProbe
 
 if TYPE_CHECKING:
@@ -122,13 +122,37 @@ def screen(
         interchange(model, into, source, readouts, positions=positions, batch_tokens=batch_tokens, advance=advance)
         for into, source in ((complied, refused), (refused, complied))
     ]
-    sufficiency, necessity = both[0].effect(REFUSAL_LOGIT), -both[1].effect(REFUSAL_LOGIT)
-    probe_score = (both[0].effect(PROBE_LOGIT) - both[1].effect(PROBE_LOGIT)).mean(0) / 2
-    prompt = prompts_by_id(cases)
+    facts |= {"n_pairs_asked": n_pairs, "identity": identity}
+    return score_pairs(model, pairs, both[0], both[1], prompts_by_id(cases), facts=facts, seed=seed)
+
+
+def score_pairs(
+    model: "HookedModel",
+    pairs: Sequence[AlignedPair],
+    into_complied: SweepEffects,
+    into_refused: SweepEffects,
+    prompt: Mapping[str, str],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> HeadScores:
+    """The table of `screen`, from what was read of its pairs.
+
+    Args:
+        model: The model.
+        pairs: The pairs.
+        into_complied: What the refused rollouts' z does in the complied runs, pair by pair.
+        into_refused: The reverse.
+        prompt: The prompt of each rollout, by id.
+        facts: For the table.
+        seed: Of bootstrap and permutation.
+    """
+    sufficiency, necessity = into_complied.effect(REFUSAL_LOGIT), -into_refused.effect(REFUSAL_LOGIT)
+    probe_score = (into_complied.effect(PROBE_LOGIT) - into_refused.effect(PROBE_LOGIT)).mean(0) / 2
 
     def scores(values: Tensor, **more: Any) -> HeadScores:
         names, of_rollouts = by_rollout(values.double().numpy(), pairs)
-        gap = to_explain(both[0].base[:, -1], both[1].base[:, -1])
+        gap = to_explain(into_complied.base[:, -1], into_refused.base[:, -1])
         clusters = [prompt[name] for name in names]
         return HeadScores.of("interchange", model, of_rollouts, to_explain=gap, clusters=clusters, seed=seed, **more)
 
@@ -142,7 +166,7 @@ def screen(
         (sufficiency + necessity) / 2,
         confirmed=confirmed,
         columns={**columns, "probe_score": probe_score.double().numpy()},
-        facts={**facts, "n_pairs": len(pairs), "n_pairs_asked": n_pairs, "identity": identity},
+        facts={**(facts or {}), "n_pairs": len(pairs)},
     )
 
 
