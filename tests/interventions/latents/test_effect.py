@@ -6,9 +6,17 @@ import pytest
 from interp.judges.edge_logit import RefusalLogitJudge
 from interp.rollouts.model_generator import ModelGenerator
 from interventions.behaviour import Behaviour, answer, prompts_of
-from interventions.latents import AblateLatents, ClampLatents, intervene_latents
+from interventions.latents import AblateLatents, ClampLatents, Latents, intervene_latents, rank_latents, untrained_like
 from interventions.latents.changes import LatentChange
-from tests.interventions.latents.material import OPTIONS, organism, organism_rollouts, ranked, trained
+from tests.interventions.latents.material import (
+    OPTIONS,
+    SITE,
+    organism,
+    organism_rollouts,
+    ranked,
+    trained,
+    training_rollouts,
+)
 
 N_RANDOM = 20
 
@@ -24,11 +32,21 @@ def others() -> list[int]:
     return np.random.default_rng(0).choice(rest, N_RANDOM, replace=False).tolist()
 
 
-def to_value(latent: int) -> LatentChange:
+def to_value(latent: int, latents: Latents | None = None) -> LatentChange:
     """A clamp whose decoded value is as long as that of the best latent where the model refuses, twice."""
     chosen, active = best()
-    length = float(trained().step(chosen).norm() / trained().step(latent).norm())
-    return ClampLatents(trained(), latent, 2 * active * length, scope="from-edge")
+    latents = latents or trained()
+    length = float(trained().step(chosen).norm() / latents.step(latent).norm())
+    return ClampLatents(latents, latent, 2 * active * length, scope="from-edge")
+
+
+def untrained() -> Latents:
+    """The control, as sparse at the edge of benign rollouts as the trained one."""
+    model = organism("cliff")
+    benign = [rollout for rollout in training_rollouts() if rollout.harmful is False]
+    h = model.capture(model.transcripts().build_all(benign), [SITE], ["inst", "post_inst", "close:-2", "close:-1"])
+    sample = h[SITE].flatten(0, 1)
+    return untrained_like(trained(), sample, (trained().encode(sample) > 0).float().mean(0).numpy())
 
 
 @pytest.mark.slow
@@ -39,13 +57,18 @@ def test_clamping_the_best_latent_moves_refusal_more_than_each_of_20_random_ones
     judge = RefusalLogitJudge.of(model)
     plain = np.array([judgement.score for judgement in judge.judge(complied)])
 
-    def moved(latent: int) -> float:
-        with intervene_latents(model, to_value(latent)):
+    def moved(latent: int, latents: Latents | None = None) -> float:
+        with intervene_latents(model, to_value(latent, latents)):
             return float(np.mean([judgement.score for judgement in judge.judge(complied)] - plain))
 
     effect, random = moved(best()[0]), [moved(latent) for latent in others()]
     assert effect > max(abs(value) for value in random)
     assert effect > 4  # nats
+
+    # What an untrained SAE's latents separate as well, they do not move as much.
+    control = untrained()
+    rows = rank_latents(model, control, training_rollouts(), shuffles=9).table.query("sign == 1")
+    assert effect > max(moved(int(latent), control) for latent in rows["latent"][:3]) + 1
 
     generator = ModelGenerator(model, 120)
     prompts = prompts_of(complied)
