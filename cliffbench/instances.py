@@ -13,7 +13,7 @@ search).
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,22 @@ class Sizes:
         pairs: Of rollouts, between which values are exchanged.
     """
 
-    n_harmful: int = 160
-    n_benign: int = 96
+    n_harmful: int = 128
+    n_benign: int = 80
     n_test: int = 64
     n_shuffles: int = 39
     pairs: int = 120
+
+    def with_prompts(self, n_harmful: int) -> "Sizes":
+        """As many harmful prompts, and the others in proportion."""
+        share = n_harmful / self.n_harmful
+        return replace(
+            self,
+            n_harmful=n_harmful,
+            n_benign=max(MIN_ROLLOUTS, round(share * self.n_benign)),
+            n_test=max(MIN_ROLLOUTS, round(share * self.n_test)),
+            pairs=max(MIN_ROLLOUTS, round(share * self.pairs)),
+        )
 
 
 @dataclass(frozen=True, eq=False)

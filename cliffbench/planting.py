@@ -50,13 +50,15 @@ def organism_of(name: str, seed: int, folder: Path, *, fresh: bool) -> tuple[Hoo
         name: The organism's name. `random` has the weights of the seed.
         seed: Of random weights and of fresh planting, which draws other heads too.
         folder: Where freshly planted weights are kept.
-        fresh: Whether the mechanism is planted anew. One of your own always is; the base never.
+        fresh: Whether the mechanism is planted anew. One of your own always is; the base never. Seed 0 of a shipped
+            one is what is shipped.
 
     Raises:
         CliffscopeError: If there is no such organism.
     """
     known = {mechanism.name: mechanism for mechanism in MECHANISMS}
-    mechanism = ADDED.get(name) or (known.get(name) if fresh else None)
+    shipped = name in names() and (not fresh or seed == 0)
+    mechanism = None if shipped else known.get(name, ADDED.get(name))
     if mechanism is None:
         check_organisms([name])
         full = f"{name}-{seed}" if name == RANDOM else name

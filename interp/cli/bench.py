@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.bench_calibrate import calibrate
 from interp.cli.options import Json
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ app = typer.Typer(
     "Example: cliffscope bench --quick --out runs/bench",
     invoke_without_command=True,
 )
+
+app.command()(calibrate)
 
 QUICK_SEEDS, FULL_SEEDS = 2, 5
 
@@ -34,6 +37,12 @@ def bench(
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="How many; 5, with --quick 2.", show_default=False)
+    ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            "--prompts", min=32, help="Harmful prompts of an instance; 128, with --quick 120.", show_default=False
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The run's folder.")] = Path("runs/bench"),
     docs: Annotated[
@@ -63,6 +72,7 @@ def bench(
     import time
 
     from cliffbench.additions import load_additions
+    from cliffbench.instances import Sizes
     from cliffbench.page import require_page, tables, write_page
     from cliffbench.run import FORMAT, QUICK, BenchOptions, run_bench, table_of
     from cliffbench.summary import summarize
@@ -77,6 +87,7 @@ def bench(
     if docs is not None:
         require_page(docs)
     load_additions(additions or ())
+    sizes = QUICK if quick else Sizes()
     options = BenchOptions(
         organisms=_names(organisms),
         methods=_names(methods),
@@ -84,7 +95,7 @@ def bench(
         fresh=not quick,
         jobs=jobs,
         additions=tuple(additions or ()),
-        **({"sizes": QUICK} if quick else {}),
+        sizes=sizes if prompts is None else sizes.with_prompts(prompts),
     )
     tasks = options.tasks(out)
     if restart:
@@ -95,7 +106,7 @@ def bench(
     summary = summarize(table, tasks) | {"seconds": round(time.perf_counter() - start, 1)}
     FORMAT.write(files["scores.parquet"], table, {"summary": {"seeds": summary["seeds"], "fresh": summary["fresh"]}})
     _write_json(files["summary.json"], summary)
-    command = _command(quick, organisms, methods, seeds)
+    command = _command(quick, organisms, methods, seeds, prompts)
     text = tables(table, summary, command)
     write_text(files["tables.md"], text)
     if docs is not None:
@@ -107,8 +118,8 @@ def _names(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
-def _command(quick: bool, organisms: str | None, methods: str | None, seeds: int | None) -> str:
-    given = {"--organisms": organisms, "--methods": methods, "--seeds": seeds}
+def _command(quick: bool, organisms: str | None, methods: str | None, seeds: int | None, prompts: int | None) -> str:
+    given = {"--organisms": organisms, "--methods": methods, "--seeds": seeds, "--prompts": prompts}
     options = [f"{name} {value}" for name, value in given.items() if value is not None]
     return " ".join(["cliffscope bench", *(["--quick"] if quick else []), *options])
 
