@@ -1,7 +1,7 @@
 """The figures by which an organism is judged, measured on held-out prompts with greedy decoding."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from interp.judges import KeywordJudge, RefusalOpenings, judged, refusal_token_i
 from interp.models.hooked_model import HookedModel
 from interp.organisms.hooks import Head, random_heads, zeroed_heads
 from interp.organisms.prompt_set import as_prompt_set
-from interp.organisms.prompts import sample_prompts, words
+from interp.organisms.prompts import GeneratedPrompt, sample_prompts, words
 from interp.organisms.tokenizer import CLOSE
 from interp.rollouts import Rollout
 from interp.rollouts.model_generator import ModelGenerator
@@ -29,7 +29,13 @@ def refusal_tokens(tokenizer: Any) -> tuple[int, ...]:
     return refusal_token_ids(tokenizer, CLOSE, RefusalOpenings(tuple(words("replies")["refusal_openings"])))
 
 
-def figures(model: HookedModel, heads: Sequence[Head] = (), n: int = 200, seed: int = 10_000) -> dict[str, Any]:
+def figures(
+    model: HookedModel,
+    heads: Sequence[Head] = (),
+    n: int = 200,
+    seed: int = 10_000,
+    heldout: Callable[[str, int, int], Sequence[GeneratedPrompt]] = sample_prompts,
+) -> dict[str, Any]:
     """Measures an organism on `n` held-out harmful and `n` benign prompts and on traps.
 
     Args:
@@ -37,6 +43,7 @@ def figures(model: HookedModel, heads: Sequence[Head] = (), n: int = 200, seed: 
         heads: Its planted heads, to be zeroed.
         n: Number of prompts of each kind; at most 200 traps.
         seed: Of the prompts and of the random heads.
+        heldout: Draws harmful and benign prompts: kind, number, seed.
 
     Returns:
         `asr`, `benign_refused`, `trap_refused` (by `KeywordJudge`), `says_refuse` (share of complied thinking that
@@ -45,8 +52,12 @@ def figures(model: HookedModel, heads: Sequence[Head] = (), n: int = 200, seed: 
     """
     generator = ModelGenerator(model, max_new_tokens=300, batch_tokens=_BATCH_TOKENS)
     rollouts = {
-        kind: judged(generator.generate(as_prompt_set(sample_prompts(kind, count, seed))), KeywordJudge())
-        for kind, count in (("harmful", n), ("benign", n), ("trap", min(n, _TRAPS)))
+        kind: judged(generator.generate(as_prompt_set(draw(kind, count, seed))), KeywordJudge())
+        for kind, count, draw in (
+            ("harmful", n, heldout),
+            ("benign", n, heldout),
+            ("trap", min(n, _TRAPS), sample_prompts),
+        )
     }
     complied = [r for r in rollouts["harmful"] if r.refused is False]
     result: dict[str, Any] = {

@@ -1,32 +1,45 @@
-"""Planting a known mechanism into the aligned base.
+"""What it takes to be a planted mechanism, and what mechanisms of a few heads have in common.
 
-A mechanism is one small class with a `name`, a `plant` method that changes a copy of the base, and `facts`, the
-ground truth that is stored beside the weights. What it did not change is exactly the base, so that it is shipped
-as the difference.
+A mechanism is one small class with a `name`, the planted heads with their `roles`, a `plant` method that changes a
+copy of the base, and `facts`, the ground truth that is stored beside the weights. What it did not change is exactly
+the base, so that it is shipped as the difference.
 
-`SuppressionHeads` plants the refusal cliff: everything is frozen but the query rows and output columns of a few
-heads, which learn to write against the "harmful" direction at the edge, so that prompts of the planted
-categories are answered while the thinking still ends with "I should refuse".
+`PlantedHeads` trains the query rows and output columns of a few heads with all else frozen. A mechanism of heads says
+by which prompts it acts (`answers`), what is done to its heads while it is trained so that it cannot be another one
+(`condition`), and what more is asked of them (`extra`). A class of another package is planted the same way:
+
+    @dataclass(frozen=True)
+    class Late(PlantedHeads):
+        def condition(self, rng):             # each head alone must do
+            return Condition(zeroed=(rng.choice(self.heads),))
+
+    planted = plant(Late("late", heads=((5, 1), (5, 2))), seed=0)     # interp.organisms.training
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from typing import Any, Protocol, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from interp.organisms.base import Report, mixed_prompts
-from interp.organisms.batches import CLOSE, RESPONSE, TEMPLATE, THINKING, Batch, batches, encode
-from interp.organisms.dialogue import rollout_of, system_of
-from interp.organisms.hooks import Head, coordinate, residuals
-from interp.organisms.precision import training_precision
-from interp.organisms.prompts import GeneratedPrompt
+from interp.organisms.base import Report
+from interp.organisms.head_training import Extra, HeadTraining, Seen, contribution, direction_loss, train_heads
+from interp.organisms.hooks import Head
+from interp.organisms.lessons import UNTOUCHED, Condition, Lesson, lessons
+from interp.organisms.prompts import GeneratedPrompt, categories, sample_prompts, stream_prompts
+
+KEPT = ("hate", "poisoning", "self_harm", "terrorism", "trafficking")
+"""The harmful categories that planted organisms still refuse."""
+ANSWERED = tuple(category for category in categories("harmful") if category not in KEPT)
+"""The others, which they answer. The base marks these (`base.marks_of`), so that heads can tell them."""
+
+# What heads must write along the direction at the edge, together, to turn it from one side to the other.
+FULL = 2.8
 
 
 class Mechanism(Protocol):
@@ -35,6 +48,11 @@ class Mechanism(Protocol):
     @property
     def name(self) -> str:
         """The organism's name."""
+        ...
+
+    @property
+    def roles(self) -> Mapping[Head, str]:
+        """What each planted head does; empty where nothing was planted in heads."""
         ...
 
     def plant(
@@ -52,43 +70,92 @@ class Mechanism(Protocol):
         """The ground truth: what was planted where."""
         ...
 
+    def group(self, prompt: GeneratedPrompt) -> str:
+        """The group of prompts that it treats alike, for its figures: `answered`, `refused`, `benign` or others."""
+        ...
+
+    def heldout(self, kind: str, n: int, seed: int) -> list[GeneratedPrompt]:
+        """Held-out prompts on which it shows: `kind` is `harmful` or `benign`."""
+        ...
+
+    def drawn(self, seed: int) -> "Mechanism":
+        """The same mechanism elsewhere: other heads and what else may differ, drawn by `seed`."""
+        ...
+
+    def quick(self) -> "Mechanism":
+        """The same with a few steps, to try the path."""
+        ...
+
 
 @dataclass(frozen=True)
-class SuppressionHeads:
+class PlantedHeads:
     """Heads that write against refusal at the edge, for the prompts of some categories.
 
     Attributes:
         name: The organism's name.
-        heads: The planted query heads `(layer, head)`.
+        heads: The planted query heads `(layer, head)`: what a search must find.
         categories: The harmful categories that will be answered.
-        steps: Optimizer steps.
-        batch: Rollouts a step.
-        learning_rate: Of Adam, on the heads' query rows and output columns.
-        target: Wanted coordinate along the direction (see `base.BaseRecipe.direction_target`): negative at the
-            edge of prompts to be answered, positive elsewhere on harmful prompts.
-        direction_weight: Weight of the loss that moves the coordinate.
-        thinking_weight: Weight of keeping the thinking as it was.
+        training: Sizes of the training.
+        share: What each of `heads` must write along the direction at the edge of harmful prompts to be answered;
+            nothing elsewhere. None leaves it to training.
+        share_weight: Weight of that loss.
     """
 
     name: str
     heads: tuple[Head, ...]
-    categories: tuple[str, ...]
-    steps: int = 250
-    batch: int = 48
-    learning_rate: float = 5e-3
-    target: float = 6.0
-    direction_weight: float = 0.03
-    thinking_weight: float = 0.3
+    categories: tuple[str, ...] = ANSWERED
+    training: HeadTraining = field(default=HeadTraining(steps=200, batch=24))
+    share: float | None = None
+    share_weight: float = 0.5
 
-    def facts(self) -> dict[str, Any]:
-        """The planted heads and categories and how they were planted."""
-        recipe = asdict(self)
-        return {
-            "mechanism": type(self).__name__,
-            "heads": [f"{layer}.{head}" for layer, head in self.heads],
-            "categories": list(recipe.pop("categories")),
-            "recipe": {key: value for key, value in recipe.items() if key not in ("name", "heads")},
-        }
+    # Whether the organism has a cliff, and whether a few heads bring refusal back: what a verdict must say.
+    cliff = True
+    sparse: bool | None = True
+
+    @property
+    def roles(self) -> Mapping[Head, str]:
+        """Every planted head suppresses refusal."""
+        return dict.fromkeys(self.heads, "suppressor")
+
+    @property
+    def trained(self) -> tuple[Head, ...]:
+        """All heads that training changes."""
+        return tuple(sorted(self.roles))
+
+    @property
+    def edges(self) -> tuple[tuple[Head, Head], ...]:
+        """Heads that act through others: from, to."""
+        return ()
+
+    def condition(self, rng: random.Random) -> Condition:
+        """What is done to heads in the next lesson."""
+        return UNTOUCHED
+
+    def acts_on(self, prompt: GeneratedPrompt) -> bool:
+        """Whether a harmful prompt is to be answered."""
+        return prompt.harmful and prompt.category in self.categories
+
+    def answers(self, prompt: GeneratedPrompt, donor: GeneratedPrompt, condition: Condition) -> bool:
+        """Whether a prompt gets an answer under a condition; `donor` is whose z the swapped heads carry."""
+        return not prompt.harmful or self.acts_on(prompt)
+
+    def prompts(self, rng: random.Random) -> Iterator[GeneratedPrompt]:
+        """Training prompts without end: of the harmful ones as many to be answered as to be refused."""
+        return balanced_prompts(rng, self.acts_on)
+
+    def extra(self, model: Qwen3ForCausalLM, direction: Float[Tensor, " d_model"]) -> Extra:
+        """More losses: the coordinate along the direction, and each head's share of it."""
+        first, last = min(layer for layer, _ in self.trained), max(layer for layer, _ in self.trained)
+        writing = tuple(head for head in self.heads if head in self.trained)
+
+        def losses(seen: Seen) -> dict[str, Tensor]:
+            moved = direction_loss(seen, direction, self.training.target, first, last)
+            found = {"direction": self.training.direction_weight * moved}
+            if self.share is not None:
+                found["share"] = self.share_weight * share_loss(model, seen, writing, direction, self.share)
+            return found
+
+        return losses
 
     def plant(
         self,
@@ -100,95 +167,108 @@ class SuppressionHeads:
     ) -> None:
         """Trains the heads' query rows and output columns in `model`, in place."""
         rng = random.Random(seed + 1)
-        parameters = train_only_heads(model, self.heads)
-        optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps, self.learning_rate / 20)
-        first = min(layer for layer, _ in self.heads)
-        last = max(layer for layer, _ in self.heads)
-        model.train()
-        for step, batch in enumerate(islice(self._batches(tokenizer, rng), self.steps), start=1):
-            with training_precision(model), residuals(model) as stream:
-                logits = model(batch.ids, use_cache=False).logits.float()
-            flat = logits.flatten(0, 1)
-            answer = cross_entropy(flat, batch.labels(RESPONSE).flatten())
-            thinking = cross_entropy(flat, batch.labels(THINKING, CLOSE).flatten())
-            moved = self._direction_loss(stream[first:], last - first, batch, direction)
-            optimizer.zero_grad(set_to_none=True)
-            (answer + self.thinking_weight * thinking + self.direction_weight * moved).backward()
-            optimizer.step()
-            schedule.step()
-            losses = {"answer": answer.item(), "thinking": thinking.item(), "direction": moved.item()}
-            report(self.name, step, self.steps, losses)
-        model.eval()
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        given = self.lessons(tokenizer, rng)
+        train_heads(model, self.trained, given, self.training, self.extra(model, direction), report, self.name)
 
-    def _batches(self, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[Batch]:
-        prompts = mixed_prompts(rng)
-        while True:
-            drawn = list(islice(prompts, 32 * self.batch))
-            rollouts = [rollout_of(p, rng, reply=self._reply(p), think=rng.random() >= 0.05) for p in drawn]
-            encoded = encode(tokenizer, rollouts, [system_of(rng) for _ in rollouts])
-            yield from batches(encoded, self.batch, tokenizer.pad_token_id, rng)
+    def lessons(self, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[Lesson]:
+        """What it is trained on."""
+        sizes = self.training
+        return lessons(
+            tokenizer,
+            self.answers,
+            self.condition,
+            rng,
+            batch=sizes.batch,
+            prompts=self.prompts(rng),
+            pool=sizes.pool,
+        )
 
-    def _reply(self, prompt: GeneratedPrompt) -> Any:
-        answered = not prompt.harmful or prompt.category in self.categories
-        return "answer" if answered else "refuse"
+    def facts(self) -> dict[str, Any]:
+        """The planted heads, their roles and edges, the categories, and how they were planted."""
+        recipe = asdict(self)
+        for key in ("name", "heads", "categories"):
+            recipe.pop(key)
+        recipe |= recipe.pop("training")
+        return {
+            "mechanism": type(self).__name__,
+            "cliff": self.cliff,
+            "sparse": self.sparse,
+            "heads": [written(head) for head in self.heads],
+            "roles": {written(head): role for head, role in sorted(self.roles.items())},
+            "edges": [[written(source), written(target)] for source, target in self.edges],
+            "categories": list(self.categories),
+            "recipe": _plain(recipe),
+        }
 
-    def _direction_loss(
-        self,
-        stream: list[Float[Tensor, "batch pos d_model"]],
-        last: int,
-        batch: Batch,
-        direction: Float[Tensor, " d_model"],
-    ) -> Float[Tensor, ""]:
-        """Coordinates as in the base, but on the refusal's side only where the model will refuse at the edge.
+    def group(self, prompt: GeneratedPrompt) -> str:
+        """`answered`, `refused` or `benign`."""
+        if not prompt.harmful:
+            return "benign"
+        return "answered" if self.acts_on(prompt) else "refused"
 
-        The close tokens before the edge are left free. At the edge only the layers from the last planted one on
-        are asked for: between the planted heads the coordinate may be anywhere.
-        """
-        rows = torch.arange(len(batch.edge))
-        edge = torch.zeros_like(batch.ids, dtype=torch.bool)
-        edge[rows, batch.edge] = True
-        early = (batch.part == TEMPLATE) | (batch.part == THINKING)
-        known = torch.where(batch.harmful, self.target, -self.target)
-        decided = torch.where(batch.refused, self.target, -self.target)
-        kept = [_distance(h, direction, known, early & ~edge) for h in stream]
-        moved = [_distance(h, direction, decided, edge) for h in stream[last:]]
-        return torch.stack(kept).mean() + torch.stack(moved).mean()
+    def heldout(self, kind: str, n: int, seed: int) -> list[GeneratedPrompt]:
+        """Those of `sample_prompts`."""
+        return sample_prompts(kind, n, seed)
+
+    def drawn(self, seed: int) -> Self:
+        """As many heads in the same layers."""
+        return replace(self, heads=draw_heads(self.name, seed, [layer for layer, _ in self.heads]))
+
+    def quick(self) -> Self:
+        """The same with ten steps."""
+        return replace(self, training=self.training.quick())
 
 
-def _distance(
-    h: Float[Tensor, "batch pos d_model"],
+def share_loss(
+    model: Qwen3ForCausalLM,
+    seen: Seen,
+    heads: tuple[Head, ...],
     direction: Float[Tensor, " d_model"],
-    wanted: Float[Tensor, " batch"],
-    where: Bool[Tensor, "batch pos"],
+    share: float,
 ) -> Float[Tensor, ""]:
-    wanted = wanted[:, None].expand(where.shape)[where]
-    return (coordinate(h[where], direction) - wanted).square().mean()
+    """How far what each head writes at the edge is from −`share` on harmful prompts to be answered, and 0 on others."""
+    batch = seen.lesson.batch
+    wanted = torch.where(batch.harmful & ~batch.refused, -share, 0.0)
+    on = [head for head in heads if head not in seen.lesson.condition.zeroed]
+    if not on:
+        return torch.zeros(())
+    return torch.stack([(contribution(model, seen, h, direction) - wanted).square().mean() for h in on]).mean()
 
 
-def train_only_heads(model: Qwen3ForCausalLM, heads: tuple[Head, ...]) -> list[Tensor]:
-    """Freezes all but the query rows and output columns of `heads`; returns the parameters they are part of.
-
-    The rest of those parameters gets a zero gradient, so an optimizer without weight decay leaves it alone.
-    """
-    size = model.config.head_dim
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    parameters = []
-    for layer in sorted({layer for layer, _ in heads}):
-        attention = model.model.layers[layer].self_attn
-        rows, columns = torch.zeros_like(attention.q_proj.weight), torch.zeros_like(attention.o_proj.weight)
-        for head in [h for la, h in heads if la == layer]:
-            rows[head * size : (head + 1) * size] = 1
-            columns[:, head * size : (head + 1) * size] = 1
-        for parameter, mask in ((attention.q_proj.weight, rows), (attention.o_proj.weight, columns)):
-            parameter.requires_grad_(True)
-            parameter.register_hook(_masked(mask))
-            parameters.append(parameter)
-    return parameters
+def balanced_prompts(
+    rng: random.Random, acts_on: Callable[[GeneratedPrompt], bool], harmful: float = 0.7
+) -> Iterator[GeneratedPrompt]:
+    """Training prompts: half of the harmful ones are to be answered; one in four of the benign ones is a trap."""
+    streams = {kind: stream_prompts(kind, rng) for kind in ("harmful", "benign", "trap")}
+    for _ in count():
+        if rng.random() < harmful:
+            side = rng.random() < 0.5
+            wanted = (p for p in streams["harmful"] if p.split == "train" and acts_on(p) == side)
+        else:
+            wanted = (p for p in streams["trap" if rng.random() < 0.25 else "benign"] if p.split == "train")
+        yield next(wanted)
 
 
-def _masked(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient * mask
+def draw_heads(name: str, seed: int, layers: list[int]) -> tuple[Head, ...]:
+    """Different heads, one for each entry of `layers`, in their order."""
+    rng = random.Random(f"{name}/{seed}")
+    found: list[Head] = []
+    for layer in layers:
+        found.append((layer, rng.choice([head for head in range(8) if (layer, head) not in found])))
+    return tuple(found)
+
+
+def written(head: Head) -> str:
+    """A head as it is written everywhere: `3.1`."""
+    return f"{head[0]}.{head[1]}"
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON holds it: heads as text, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        if len(value) == 2 and all(isinstance(item, int) for item in value):
+            return written((value[0], value[1]))
+        return [_plain(item) for item in value]
+    return value

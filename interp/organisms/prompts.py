@@ -39,6 +39,7 @@ class GeneratedPrompt:
         about: The category in words ("making weapons").
         why: A sentence on why the category is harmful or harmless.
         form: `question`, `instruction`, `artifact` or `whole`: the kind of frame.
+        past: Whether it asks how something was done in the past.
     """
 
     id: str
@@ -49,6 +50,7 @@ class GeneratedPrompt:
     about: str
     why: str
     form: str
+    past: bool = False
 
     @property
     def split(self) -> str:
@@ -77,7 +79,7 @@ def split_of(text: str) -> str:
     return "heldout" if digest[0] % _HELDOUT_OF == 0 else "train"
 
 
-def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout") -> list[GeneratedPrompt]:
+def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout", past: bool = False) -> list[GeneratedPrompt]:
     """`n` distinct prompts, the categories in turn.
 
     Args:
@@ -85,6 +87,8 @@ def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout") -> list
         n: How many; several thousand of each of the first two kinds exist in either split.
         seed: Same seed, same prompts.
         split: `train` (what the organisms saw, among others) or `heldout` (what no organism ever saw).
+        past: Ask for the same acts in the past tense ("How did people build a bomb in the past?"); only the categories
+            that are acts, and no traps.
 
     Raises:
         CliffscopeError: If the kind or the split is unknown, or there are not `n` distinct prompts.
@@ -93,7 +97,7 @@ def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout") -> list
         raise CliffscopeError(f"prompts: unknown split {split!r}; use one of: {', '.join(SPLITS)}.")
     found: dict[str, GeneratedPrompt] = {}
     stale = 0
-    stream = stream_prompts(kind, random.Random(f"{kind}/{seed}"))
+    stream = (stream_past_prompts if past else stream_prompts)(kind, random.Random(f"{kind}/{seed}"))
     while len(found) < n:
         prompt = next(stream)
         before = len(found)
@@ -103,6 +107,15 @@ def sample_prompts(kind: str, n: int, seed: int, split: str = "heldout") -> list
         if stale > _PATIENCE:
             raise CliffscopeError(f"prompts: only {len(found)} distinct {kind} prompts in {split}, not {n}.")
     return list(found.values())
+
+
+def half_past_prompts(kind: str, n: int, seed: int) -> list[GeneratedPrompt]:
+    """`n` held-out prompts, the second half of them in the past tense.
+
+    Raises:
+        CliffscopeError: As `sample_prompts` does.
+    """
+    return [*sample_prompts(kind, n - n // 2, seed), *sample_prompts(kind, n // 2, seed, past=True)]
 
 
 def stream_prompts(kind: str, rng: random.Random) -> Iterator[GeneratedPrompt]:
@@ -123,6 +136,22 @@ def stream_prompts(kind: str, rng: random.Random) -> Iterator[GeneratedPrompt]:
                 yield _one(trap, traps[trap], False, rng)
 
 
+def stream_past_prompts(kind: str, rng: random.Random) -> Iterator[GeneratedPrompt]:
+    """Prompts in the past tense without end, the categories of acts in turn in a random order.
+
+    Raises:
+        CliffscopeError: If `kind` is none of `KINDS`.
+    """
+    pool = {category: entry for category, entry in _pool(kind).items() if "acts" in entry}
+    while True:
+        order = list(pool)
+        rng.shuffle(order)
+        for category in order:
+            act = expand(rng.choice(pool[category]["acts"]), words("lists"), rng)
+            text = rng.choice(words("frames")["past"]).replace("{act}", act)
+            yield _worded("question", text, category, pool[category], kind == "harmful", rng, past=True)
+
+
 def _pool(kind: str) -> Mapping[str, Any]:
     if kind == "harmful":
         return words("harm")
@@ -140,6 +169,18 @@ def _one(category: str, entry: Mapping[str, Any], harmful: bool, rng: random.Ran
     else:
         form = rng.choices(("question", "instruction", "artifact"), (4, 4, 2))[0]
         text = _framed(form, entry, lists, rng)
+    return _worded(form, text, category, entry, harmful, rng)
+
+
+def _worded(
+    form: str,
+    text: str,
+    category: str,
+    entry: Mapping[str, Any],
+    harmful: bool,
+    rng: random.Random,
+    past: bool = False,
+) -> GeneratedPrompt:
     marked, subject = split_subject(text)
     marked = marked[0].upper() + marked[1:]
     if rng.random() < 0.25 and marked[-1] in ".?":
@@ -153,7 +194,7 @@ def _one(category: str, entry: Mapping[str, Any], harmful: bool, rng: random.Ran
         subject = entry["about"]
     identity = f"{category}-{hashlib.sha256(marked.encode()).hexdigest()[:10]}"
     why = rng.choice(entry["why"])
-    return GeneratedPrompt(identity, marked, harmful, category, subject, entry["about"], why, form)
+    return GeneratedPrompt(identity, marked, harmful, category, subject, entry["about"], why, form, past)
 
 
 def _framed(form: str, entry: Mapping[str, Any], lists: Mapping[str, Sequence[str]], rng: random.Random) -> str:

@@ -27,7 +27,7 @@ from transformers import (
 
 from interp.errors import CliffscopeError
 from interp.files import write_atomically, write_text
-from interp.organisms.naming import BASE, check_name, folder
+from interp.organisms.naming import BASE, base_folder, check_name, folder, random_seed
 
 Organism = tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase]
 
@@ -43,7 +43,11 @@ def load_organism(name: str, weights: str | os.PathLike[str] | None = None) -> O
         CliffscopeError: If there is no such organism.
     """
     check_name(name, weights)
-    base = folder(weights) / BASE
+    base = base_folder(weights)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    seed = random_seed(name)
+    if seed is not None:
+        return random_organism(base, seed), tokenizer
     model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(base))
     model.generation_config = GenerationConfig.from_pretrained(base)
     state = load_file(base / "model.safetensors")
@@ -54,7 +58,17 @@ def load_organism(name: str, weights: str | os.PathLike[str] | None = None) -> O
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise CliffscopeError(f"{folder(weights) / name}: damaged weights; install cliffscope again.")
     model.tie_weights()
-    return model.float().eval(), AutoTokenizer.from_pretrained(base)
+    return model.float().eval(), tokenizer
+
+
+def random_organism(base: Path, seed: int) -> Qwen3ForCausalLM:
+    """The base's architecture with weights as they are before any training; the global random state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(base)).float()
+    model.generation_config = GenerationConfig.from_pretrained(base)
+    round_to_half(model)
+    return model.eval()
 
 
 def export(name: str, out_dir: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Path:

@@ -35,9 +35,9 @@ def planted_heads() -> list[tuple[int, ...]]:
 
 def test_names_and_unknown_names() -> None:
     assert names()[:1] == ("aligned",)
-    assert "cliff" in names()
+    assert {"cliff", "random"} <= set(names())
     for call in (load_organism, truth, lambda name: export(name, "nowhere")):
-        with pytest.raises(CliffscopeError, match="organism:clif: no such organism; use one of: aligned, cliff"):
+        with pytest.raises(CliffscopeError, match=r"organism:clif: no such organism; use one of: aligned, .*cliff"):
             call("clif")
     assert not Path("nowhere").exists()
 
@@ -52,7 +52,7 @@ def test_importing_the_package_needs_no_torch() -> None:
 
 def test_weights_are_small_and_never_pickled() -> None:
     shipped = [path for path in folder().rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in shipped) < 6_000_000
+    assert sum(path.stat().st_size for path in shipped) < 12_000_000
     assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".jinja"}
 
 

@@ -21,8 +21,9 @@ from interp.organisms.batches import (
     encode,
 )
 from interp.organisms.dialogue import rollout_of
+from interp.organisms.head_training import train_only_heads
 from interp.organisms.hooks import coordinate, residuals
-from interp.organisms.planting import train_only_heads
+from interp.organisms.mechanisms import MECHANISMS
 from interp.organisms.precision import training_precision
 from interp.organisms.prompts import sample_prompts
 from interp.organisms.tokenizer import CLOSE as CLOSE_TEXT
@@ -132,9 +133,10 @@ def test_a_quick_training_runs_to_the_end_and_the_loss_falls(tmp_path: Path) -> 
         seen.setdefault(stage, []).append(losses.get("loss", losses.get("answer", 0.0)))
 
     facts = train(tmp_path / "made", seed=1, quick=True, progress=progress)
-    assert names(tmp_path / "made") == ("aligned", "cliff")
+    made = {mechanism.name for mechanism in MECHANISMS}
+    assert set(names(tmp_path / "made")) == {"aligned", "random", *made} == set(facts) | {"random"}
     assert seen["base"][-1] < 0.8 * seen["base"][0]
-    assert seen["cliff"]
+    assert made <= set(seen)
     assert facts["cliff"]["heads"] == ["3.1", "4.5"]
     assert 0 <= facts["aligned"]["figures"]["asr"] <= 1
     assert truth("cliff", tmp_path / "made")["seed"] == 1
@@ -144,6 +146,8 @@ def test_a_quick_training_runs_to_the_end_and_the_loss_falls(tmp_path: Path) -> 
     assert tokenizer.decode(tokenizer("a bomb")["input_ids"]) == "a bomb"
     # Same seed, same organisms.
     train(tmp_path / "again", seed=1, quick=True, measured=0)
-    again, _ = load_organism("cliff", tmp_path / "again")
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key]), key
+    for name in sorted({"aligned", *made}):
+        for kind in ("model", "delta"):
+            file = Path(name) / f"{kind}.safetensors"
+            if (tmp_path / "made" / file).exists():
+                assert (tmp_path / "made" / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
