@@ -66,20 +66,20 @@ def tables(table: pd.DataFrame, summary: dict[str, Any], command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def require_page(path: Path) -> None:
+def require_page(path: Path, begin: str = BEGIN, end: str = END) -> None:
     """Raises `CliffscopeError`, before any work, if a page has no place for the tables."""
     if not path.is_file():
-        raise CliffscopeError(f"{path}: no such file; give a page with the lines {BEGIN} and {END}.")
+        raise CliffscopeError(f"{path}: no such file; give a page with the lines {begin} and {end}.")
     text = path.read_text(encoding="utf-8")
-    if not 0 <= text.find(BEGIN) < text.find(END):
-        raise CliffscopeError(f"{path}: has no place for the tables; put the lines {BEGIN} and {END} into it.")
+    if not 0 <= text.find(begin) < text.find(end):
+        raise CliffscopeError(f"{path}: has no place for the tables; put the lines {begin} and {end} into it.")
 
 
-def write_page(path: Path, text: str) -> None:
+def write_page(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Puts the tables between the two lines of a page. Raises `CliffscopeError` if it lacks them."""
-    require_page(path)
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN, 1)
-    write_text(path, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END, 1)[1]}")
+    require_page(path, begin, end)
+    before, rest = path.read_text(encoding="utf-8").split(begin, 1)
+    write_text(path, f"{before}{begin}\n\n{text}\n{end}{rest.split(end, 1)[1]}")
 
 
 def _named(table: pd.DataFrame, summary: dict[str, Any]) -> str:
