@@ -25,6 +25,7 @@ from interp.judges.edge_logit import refusal_logit, refusal_token_ids
 from interp.models.capture import BATCH_TOKENS
 from interp.models.hooks import Intervention
 from interp.models.intervening import NothingChangedWarning
+from interp.null_runs import NullRuns
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
 from interp.statistics import bootstrap_interval
@@ -124,7 +125,11 @@ class AblationCurve:
 
     @property
     def evidence(self) -> str:
-        """Whether there is anything to explain, whether refusal returns, with how many heads, and at what cost."""
+        """Whether there is anything to explain, and whether refusal returns, with how many heads and at what cost."""
+        return " ".join([self._returns, *(null.sentence for null in self.nulls)])
+
+    @property
+    def _returns(self) -> str:
         returns, most = self.returns, int(self.table["n_heads"].max())
         base = self.table.iloc[0]
         rows = self.table[self.table["n_heads"] == (most if returns is None else returns)]
@@ -147,6 +152,11 @@ class AblationCurve:
         if pd.notna(ranked["refusal_benign"]):
             text += f"; benign prompts refused: {base['refusal_benign']:.1%} → {ranked['refusal_benign']:.1%}"
         return f"{text}."
+
+    @property
+    def nulls(self) -> tuple[NullRuns, ...]:
+        """The rise of the refusal logit beside that of a null (`circuits.nulls`), where one was run."""
+        return tuple(NullRuns.of_summary(summary) for summary in self.facts.get("nulls", ()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""

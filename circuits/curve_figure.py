@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuits.curve import AblationCurve
+from interp.null_runs import NULLS
 from interp.palette import COLORS, CONTROL, INK, band
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def curve_figure(curve: AblationCurve) -> "go.Figure":
     for col, (name, title, color) in enumerate(panels, start=1):
         _add_random(figure, col, curve.table, name)
         _add_ranked(figure, col, curve.table, name, color)
+        if name == "refusal_logit":
+            _add_nulls(figure, col, curve)
         figure.update_yaxes(title_text=title, col=col)
         if name != "refusal_logit":
             figure.update_yaxes(rangemode="tozero", col=col)
@@ -108,6 +111,24 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
         row=1,
         col=col,
     )
+
+
+def _add_nulls(figure: "go.Figure", col: int, curve: AblationCurve) -> None:
+    """Where the ranked heads of the null's runs would have brought the refusal logit, with the most heads ablated."""
+    import plotly.graph_objects as go
+
+    x, start = int(curve.table["n_heads"].max()), float(curve.table["refusal_logit"].iloc[0])
+    for null in curve.nulls:
+        trace = go.Scatter(
+            x=[x] * len(null.values),
+            y=[start + value for value in null.values],
+            name=f"null: {NULLS[null.null]}",
+            mode="markers",
+            cliponaxis=False,
+            marker={"color": INK, "symbol": "x-thin-open", "size": 9},
+            hovertemplate="%{y:.3g}<extra></extra>",
+        )
+        figure.add_trace(trace, row=1, col=col)
 
 
 def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray, fill: str) -> Any:

@@ -8,23 +8,23 @@ has found nothing.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from circuits.cases import LIMIT, Cases
 from circuits.curve import AblationCurve, CurveOptions, ablation_curve
+from circuits.head_scores import HeadScores
 from circuits.rank import RankOptions, rank_heads
 from interp.null_runs import NullRuns
 from probes.nulls import Analysis, World
 
-if TYPE_CHECKING:
-    from circuits.head_scores import HeadScores
+Found = TypeVar("Found", HeadScores, AblationCurve)
 
 SHARE = "largest share that a head explains"
 NAMED = "number of suppression heads"
 """The figures of a ranking that are set beside a null's."""
 
 
-def figures_of(scores: "HeadScores") -> dict[str, float]:
+def figures_of(scores: HeadScores) -> dict[str, float]:
     """The largest share of what is to be explained of any head, and how many heads are named; 0 for nothing."""
     share = float(scores.table["share"].max())
     return {SHARE: 0.0 if math.isnan(share) else share, NAMED: float(len(scores.suppressors))}
@@ -70,7 +70,7 @@ def curve_of(ranking: RankOptions, options: CurveOptions, limit: int = LIMIT) ->
     return analysis
 
 
-def _ranked(world: World, options: RankOptions, limit: int) -> "tuple[Cases, HeadScores]":
+def _ranked(world: World, options: RankOptions, limit: int) -> tuple[Cases, HeadScores]:
     assert world.probe is not None, "cases are chosen by a probe"
     cases = Cases.of(
         world.model, world.probe, world.rollouts, limit=limit, seed=options.seed, batch_tokens=options.batch_tokens
@@ -78,6 +78,6 @@ def _ranked(world: World, options: RankOptions, limit: int) -> "tuple[Cases, Hea
     return cases, rank_heads(world.model, world.probe, cases, options)
 
 
-def with_nulls(scores: "HeadScores", nulls: Sequence[NullRuns]) -> "HeadScores":
-    """The same table, whose facts and evidence tell of the nulls too."""
-    return replace(scores, facts={**scores.facts, "nulls": [null.summary() for null in nulls]}) if nulls else scores
+def with_nulls(found: Found, nulls: Sequence[NullRuns]) -> Found:
+    """The same table or curve, whose facts and evidence tell of the nulls too."""
+    return replace(found, facts={**found.facts, "nulls": [null.summary() for null in nulls]}) if nulls else found

@@ -33,9 +33,9 @@ from interp.statistics import auroc
 from interp.transcripts.positions import EDGE
 from probes.examples import Examples
 from probes.linear import LinearProbe, Method
-from probes.model_sweep import fit_probe, make_plan
+from probes.model_sweep import fit_probe, make_plan, sweep_model
 from probes.splits import prompt_keys
-from probes.sweep import SweepOptions
+from probes.sweep import ProbeSweep, SweepOptions
 from probes.trajectory import check_probe
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ N_RUNS = 19
 
 AUROC = "held-out AUROC"
 AUROC_BY_CATEGORY = "AUROC on held-out categories"
-"""The figures of a probe that are set beside a null's."""
+BEST = "best AUROC over layers and positions"
+"""The figures of a probe, and of a sweep, that are set beside a null's."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,22 @@ def auroc_of(
         return figures_of(probe, by_category)
 
     return analysis
+
+
+def grid_of(positions: Sequence[str], layers: Sequence[int], options: SweepOptions) -> Analysis:
+    """The best AUROC over layers and positions of a world, as `probes.model_sweep.sweep_model` finds it."""
+
+    def analysis(world: World) -> dict[str, float]:
+        examples = Examples.of(world.model, world.rollouts, positions)
+        small = replace(options, n_shuffles=0, category_folds=0)
+        return best_of(sweep_model(world.model, examples, layers, small, batch_tokens=world.batch_tokens))
+
+    return analysis
+
+
+def best_of(sweep: ProbeSweep) -> dict[str, float]:
+    """The figure of a sweep that is set beside a null's."""
+    return {BEST: float(sweep.table.loc[sweep.table["control"] == "real", "auroc"].max())}
 
 
 def figures_of(probe: LinearProbe, by_category: bool) -> dict[str, float]:

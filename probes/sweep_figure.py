@@ -8,6 +8,7 @@ import pandas as pd
 
 from interp.errors import CliffscopeError
 from interp.files import write_text
+from interp.palette import INK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -78,6 +79,12 @@ def sweep_figure(table: pd.DataFrame) -> "go.Figure":
         ],
         template="plotly_white",
     )
+    if nulls := table.attrs.get("nulls"):
+        words = "<br>".join(null["sentence"] for null in nulls)
+        # Below the axis, where no cell is hidden.
+        place = {"xref": "paper", "yref": "paper", "x": 0, "y": -0.16, "xanchor": "left", "yanchor": "top"}
+        figure.add_annotation(text=words, showarrow=False, font={"color": INK, "size": 12}, **place)
+        figure.update_layout(margin={"b": 120})
     return figure
 
 

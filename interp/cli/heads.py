@@ -17,6 +17,7 @@ from interp.cli.options import (
     Mask,
     Model,
     Null,
+    NullName,
     NullRuns,
     Probe,
     Rollouts,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from circuits.cases import Cases
     from circuits.head_scores import HeadScores
+    from circuits.rank import RankOptions
     from interp.models.hooked_model import HookedModel
     from interp.rollouts import Rollout
     from interventions.heads import Head
@@ -104,10 +106,7 @@ def rank(
     from interp.rollouts import read_rollouts
 
     _require_parquet(out)
-    if method is not Method.ATTRIBUTION:
-        refuse(
-            null, {"random-direction": f"--method {method.value} reads the refusal logit, not the probe's direction"}
-        )
+    _refuse_direction(null, method.value)
     loaded = read_rollouts(rollouts)
     from circuits.cases import Cases
     from circuits.head_files import write_heads
@@ -153,6 +152,8 @@ def curve(
         bool,
         typer.Option("--greedy", help="Choose one after another, those before it ablated: for redundant ones."),
     ] = False,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     random_sets: Annotated[int, typer.Option("--random-sets", min=1, help="Random sets for each number.")] = 20,
     random_answered: Annotated[
         int, typer.Option("--random-answered", min=0, help="Of these, how many answer prompts too.")
@@ -174,7 +175,9 @@ def curve(
     """Ablates more and more heads, best first, until refusal returns; random sets of heads are the control.
 
     With --greedy the order is made anew, out of the best heads of the table: fewer than asked for where none raises the
-    refusal logit any more. Beside OUT it writes the picture (.html).
+    refusal logit any more. Beside OUT it writes the picture (.html). With --null the heads are ranked anew where there
+    is nothing to find, by the method of the table, and as many ablated: the rise of the refusal logit stands beside.
+    random-direction is a null of tables made by attribution alone.
 
     Example: cliffscope heads curve --model organism:cliff --probe probe.safetensors --rollouts rollouts.jsonl
     --heads heads.parquet --out curve.parquet
@@ -188,8 +191,10 @@ def curve(
     from circuits.curve import CurveOptions, ablation_curve, check_counts, n_sets
     from circuits.head_files import write_curve
     from circuits.head_scores import HeadScores
+    from circuits.nulls import curve_of, rise_in, with_nulls
     from interp.cli.session import about, require_writable
     from interp.progress import progress
+    from probes.nulls import World
 
     require_writable(out, out.with_suffix(".html"), inputs=(probe, rollouts, heads, mask))
     options = CurveOptions(
@@ -204,6 +209,7 @@ def curve(
         batch_tokens=batch_tokens,
     )
     scores = HeadScores.load(heads)
+    _refuse_direction(null, scores.method)
     if scores.facts["nothing"] is not None:
         report_nothing(scores.facts["nothing"], as_json)
         return
@@ -222,6 +228,10 @@ def curve(
             options = replace(options, counts=tuple(sorted({min(number, len(ranked)) for number in numbers})))
         with progress("Ablating", n_sets(options), "sets of heads") as bar:
             found = ablation_curve(hooked, fitted, cases, ranked, options, bar.advance)
+        if null is not None:
+            world, ranking = World(hooked, tuple(loaded), fitted, batch_tokens), _ranking_of(scores, seed, batch_tokens)
+            analysis, observed = curve_of(ranking, options, limit), rise_in(found)
+            found = with_nulls(found, set_against(null, null_runs, seed, world, analysis, observed))
     write_curve(found, out)
     report_curve(found, out, as_json)
 
@@ -316,6 +326,20 @@ def _choose(rollouts: "Sequence[Rollout]", id: str | None, path: Path) -> "Rollo
     if id is None:
         raise CliffscopeError(f"{path}: no rollout answered a harmful prompt; choose another with --id.")
     raise CliffscopeError(f"{path}: no rollout has the id {id!r}.")
+
+
+def _refuse_direction(null: NullName | None, method: str) -> None:
+    """Raises `CliffscopeError` for random directions where the method does not read the probe's."""
+    if method != Method.ATTRIBUTION:
+        refuse(null, {"random-direction": f"ranking by {method} reads the refusal logit, not the probe's direction"})
+
+
+def _ranking_of(scores: "HeadScores", seed: int, batch_tokens: int) -> "RankOptions":
+    """How a table was ranked, as far as it says so."""
+    from circuits.rank import RankOptions
+
+    told = {name: scores.facts[name] for name in ("scope", "gamma", "steps") if scores.facts.get(name) is not None}
+    return RankOptions(method=scores.method, seed=seed, batch_tokens=batch_tokens, **told)  # type: ignore[arg-type]
 
 
 def _jointly(

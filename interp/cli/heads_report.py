@@ -70,6 +70,7 @@ def report_curve(curve: "AblationCurve", out: Path, as_json: bool) -> None:
     payload = {
         "model": curve.model,
         "returns": curve.returns,
+        "nulls": [null.summary() for null in curve.nulls],
         "rows": curve.table.to_dict(orient="records"),
         "files": files,
     }

@@ -24,7 +24,7 @@ from interp.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from probes.sweep import ProbeSweep
+    from probes.sweep import ProbeSweep, SweepOptions
 
 app = typer.Typer(
     name="probe",
@@ -148,6 +148,8 @@ def sweep(
     layers: Layers = "all",
     positions: Annotated[str, typer.Option("--positions", help="Separated by commas.")] = POSITIONS,
     shuffles: Annotated[int, typer.Option("--shuffles", min=0, help="Permutations of the shuffled control.")] = 5,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -157,6 +159,10 @@ def sweep(
 ) -> None:
     """Fits probes at every layer and position, each with its controls; run again, it goes on where it was.
 
+    The best cell of many is better than each: --null runs the whole grid again where there is nothing to find, with
+    shuffled labels or random weights. The other nulls make no sense here. On held-out categories the layer is chosen
+    anew without them.
+
     Example: cliffscope probe sweep --model organism:cliff --rollouts rollouts.jsonl --out sweep
     """
     from interp.rollouts import read_rollouts
@@ -165,6 +171,7 @@ def sweep(
     wanted = list(dict.fromkeys(position.strip() for position in positions.split(",")))
     for position in wanted:
         check_position(position)
+    refuse(null, {**NO_BENIGN, "random-direction": "a grid has no one direction; use it with `cliffscope probe fit`"})
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit
     from interp.cli.session import about, open_model, parse_layers, require_writable
@@ -183,12 +190,35 @@ def sweep(
         found = sweep_model(
             hooked, examples, chosen, options, folder=out, batch_tokens=batch_tokens, advance=bar.advance
         )
+    from probes.nulls import World, best_of, grid_of
+
+    world = World(hooked, tuple(loaded), None, batch_tokens)
+    with about(rollouts):
+        nulls = set_against(null, null_runs, seed, world, grid_of(wanted, chosen, options), best_of(found))
+    if nulls:
+        found.table.attrs["nulls"] = [one.summary() for one in nulls]
     found.to_parquet(out / "sweep.parquet")
     write_sweep_html(found.table, out / "sweep.html")
     forget(out)
-    payload = {"out": str(out), "skipped": examples.skipped, "cells": found.table.to_dict("records")}
-    note = f"{_controls(found)}\nWritten to {out / 'sweep.parquet'} and {out / 'sweep.html'}."
-    emit(payload, as_json=as_json, title="Held-out AUROC by layer and position", rows=_grid(found, wanted), note=note)
+    searches = {position: _search(found, position, options) for position in wanted}
+    payload = {
+        "out": str(out),
+        "skipped": examples.skipped,
+        "cells": found.table.to_dict("records"),
+        "searches": searches,
+        "nulls": [one.summary() for one in nulls],
+    }
+    doubts = [f"Warning: at {position}, {told['warning']}." for position, told in searches.items() if told["warning"]]
+    written = f"Written to {out / 'sweep.parquet'} and {out / 'sweep.html'}."
+    lines = [*doubts, _controls(found), note(null, nulls), written]
+    emit(
+        payload,
+        as_json=as_json,
+        title="Held-out AUROC by layer and position",
+        rows=_grid(found, wanted),
+        below=_searches(searches),
+        note="\n".join(line for line in lines if line),
+    )
 
 
 @app.command()
@@ -252,6 +282,28 @@ def _grid(found: "ProbeSweep", positions: list[str]) -> list[list[object]]:
     lines: list[list[object]] = [["layer", *positions]]
     for layer in sorted(found.layers):
         lines.append([layer, *(float(real[(layer, position)]) for position in positions)])
+    return lines
+
+
+def _search(found: "ProbeSweep", position: str, options: "SweepOptions") -> dict[str, Any]:
+    """The layer that a search at one position chooses, and its AUROC there and on categories it did not see."""
+    from probes.category_search import category_facts, warning
+
+    layer = found.choose_layer(position)
+    facts: dict[str, Any] = {"layer": layer, "auroc": found.probe(layer, position).training["auroc"]}
+    judged = found.held_out_categories(position, options)
+    facts |= {"auroc_held_out_category": None} if judged is None else category_facts(*judged)
+    return facts | {"warning": warning(facts)}
+
+
+def _searches(searches: dict[str, dict[str, Any]]) -> list[list[object]]:
+    """One line a position; none where no categories were held out."""
+    if all(told["auroc_held_out_category"] is None for told in searches.values()):
+        return []
+    lines: list[list[object]] = [["position", "layer chosen", "AUROC", "held-out categories", "low", "high"]]
+    for position, told in searches.items():
+        ends = [told.get(f"auroc_held_out_category{end}") for end in ("", "_low", "_high")]
+        lines.append([position, told["layer"], told["auroc"], *ends])
     return lines
 
 
