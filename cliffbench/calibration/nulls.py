@@ -62,7 +62,7 @@ class Sizes:
     runs: int = 200
     whole: int = 200
     each: int = 16
-    heads: int = 10
+    heads: int = 8
     pool: int = 48
     pairs: int = 60
 
@@ -243,7 +243,7 @@ def _search(world: World, sizes: Sizes, seed: int, *, raw: bool) -> _Search:
     without: dict[str, HeadScores] = {}
     if raw:
         cases = replace(_ungated(model, cliff, world.rollouts, sizes.heads), nothing=None)
-        without = {one.method: rank_heads(model, probe, cases, replace(one, pairs=sizes.heads * 2)) for one in options}
+        without = {one.method: rank_heads(model, probe, cases, replace(one, pairs=sizes.heads)) for one in options}
     return _Search(cliff, float(probe.training.get("auroc_low", np.nan)), gated, without)
 
 
