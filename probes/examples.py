@@ -51,9 +51,11 @@ class Examples:
         for position in positions:
             check_position(position)
         skipped: Counter[str] = Counter()
-        teaching = [rollout for rollout in rollouts if rollout.outcome in TEACHES]
+        teaching = []
         for rollout in rollouts:
-            if rollout.outcome not in TEACHES:
+            if rollout.outcome in TEACHES and not rollout.by_guard:
+                teaching.append(rollout)
+            else:
                 skipped[_why_left_out(rollout)] += 1
         chosen: list[tuple[Rollout, Transcript]] = []
         for rollout, transcript in zip(teaching, model.transcripts().build_all(teaching), strict=True):
@@ -100,6 +102,8 @@ class Examples:
 
 
 def _why_left_out(rollout: Rollout) -> str:
+    if rollout.by_guard:
+        return "stopped by a guard"
     if rollout.outcome != "unknown":
         return {"complied": "answered a harmful prompt", "benign_refused": "refused a benign prompt"}[rollout.outcome]
     if rollout.harmful is None:

@@ -4,7 +4,6 @@ Class 1 is "refuses" (refused a harmful prompt), class 0 "answers" (answered a b
 float32 whatever the activations' type.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.errors import CliffscopeError
-from interp.json_values import without_nan
+from interp.fitted_files import fitted_metadata, read_fitted
 from interp.models.fingerprint import require_same_model
-from interp.tensor_files import read_tensors, write_tensors
+from interp.tensor_files import write_tensors
 from probes.fitting import C_GRID, N_FOLDS, Fits, fit_logistic
 from probes.inputs import check_activations, check_labels
 from probes.mean_difference import fit_mean_difference
@@ -187,15 +186,7 @@ class LinearProbe:
         Raises:
             CliffscopeError: If the file cannot be written or JSON cannot hold the training facts.
         """
-        metadata = {"format": FORMAT, "version": VERSION, "method": self.method}
-        for key in ("model", "layer", "site", "position"):
-            if (value := getattr(self, key)) is not None:
-                metadata[key] = str(value)
-        metadata["fingerprint"] = json.dumps(dict(self.fingerprint), sort_keys=True)
-        try:
-            metadata["training"] = json.dumps(without_nan(dict(self.training)), sort_keys=True)
-        except (TypeError, ValueError) as error:
-            raise CliffscopeError(f"{path}: JSON cannot hold the training facts ({error}).") from error
+        metadata = fitted_metadata(path, FORMAT, VERSION, self) | {"method": self.method}
         write_tensors(path, {"weight": self.weight, "bias": torch.tensor(self.bias)}, metadata)
 
     @classmethod
@@ -206,40 +197,18 @@ class LinearProbe:
             CliffscopeError: If the file is missing, not safetensors, not a probe, of another version, or holds
                 wrong shapes, NaN, infinity or unreadable metadata.
         """
-        tensors, metadata = read_tensors(path)
-        _check_header(path, tensors, metadata)
-        try:
-            layer = int(metadata["layer"]) if "layer" in metadata else None
-            fingerprint = json.loads(metadata.get("fingerprint", "{}"))
-            training = json.loads(metadata.get("training", "{}"))
-        except ValueError as error:
-            raise CliffscopeError(f"{path}: the probe's metadata cannot be read ({error}).") from error
-        if not (isinstance(fingerprint, dict) and isinstance(training, dict)):
-            raise CliffscopeError(f"{path}: the probe's fingerprint and training must be JSON objects.")
+        tensors, metadata, place = read_fitted(path, "probe", FORMAT, VERSION)
+        _check_content(path, tensors, metadata)
         return cls(
             tensors["weight"],
             float(tensors["bias"]),
-            method=metadata["method"],  # type: ignore[arg-type]  # checked with the header
-            model=metadata.get("model"),
-            fingerprint={key: str(value) for key, value in fingerprint.items()},
-            layer=layer,
-            site=metadata.get("site"),
-            position=metadata.get("position"),
-            training=training,
+            method=metadata["method"],  # type: ignore[arg-type]  # checked with the content
+            **place,
         )
 
 
-def _check_header(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuses a safetensors file that is not a probe of this version."""
-    if metadata.get("format") != FORMAT:
-        raise CliffscopeError(
-            f"{path}: not a probe (format {metadata.get('format', 'missing')!r}, expected {FORMAT!r})."
-        )
-    if metadata.get("version") != VERSION:
-        raise CliffscopeError(
-            f"{path}: probe format version {metadata.get('version', 'missing')!r}; this Cliffscope reads "
-            f"version {VERSION!r}: fit the probe again or change the Cliffscope version."
-        )
+def _check_content(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuses a probe of another method, or of other tensors."""
     if metadata.get("method") not in ("logistic", "mean-difference"):
         raise CliffscopeError(f"{path}: unknown probe method {metadata.get('method')!r}.")
     if set(tensors) != {"weight", "bias"} or tensors["weight"].ndim != 1 or tensors["bias"].ndim != 0:

@@ -142,9 +142,7 @@ def _report(result: Any, out: Path, idle: list[str], guarded: bool, as_json: boo
     }
     rows = [("rollouts", len(result.rollouts)), *sorted(outcomes.items()), ("thinking never closed", unclosed)]
     if guarded:
-        from probes.guard import was_stopped
-
-        payload["stopped_by_guard"] = sum(map(was_stopped, result.rollouts))
+        payload["stopped_by_guard"] = sum(rollout.by_guard for rollout in result.rollouts)
         rows.append(("stopped by the guard", payload["stopped_by_guard"]))
     note = "Nothing to do: it was finished already." if result.was_complete else f"Written to {out}."
     note = "\n".join([note, *idle])

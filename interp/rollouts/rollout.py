@@ -9,6 +9,9 @@ from typing import Any
 from interp.errors import CliffscopeError
 from interp.files import read_jsonl, write_jsonl
 
+GUARD = "cliffscope.guard "
+"""How `Rollout.model` begins where a guard gave the rollout, and no model; the guard's digest follows."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -46,6 +49,11 @@ class Rollout:
         if self.harmful:
             return "refused" if self.refused else "complied"
         return "benign_refused" if self.refused else "benign"
+
+    @property
+    def by_guard(self) -> bool:
+        """Whether a guard stopped the prompt and no model answered it: nothing is to be fitted on what it wrote."""
+        return (self.model or "").startswith(GUARD)
 
 
 # Keys that a line must have, in the order of the file, and every key it may have.

@@ -54,7 +54,7 @@ class Contrast:
 
 
 def _by_outcome(positive: str, negative: str) -> Callable[[Rollout], int | None]:
-    return lambda rollout: {positive: 1, negative: 0}.get(rollout.outcome)
+    return lambda rollout: None if rollout.by_guard else {positive: 1, negative: 0}.get(rollout.outcome)
 
 
 def _by_harm(rollout: Rollout) -> int | None:
@@ -197,6 +197,8 @@ def _why_left_out(rollout: Rollout) -> str:
         return "not known whether the prompt is harmful"
     if rollout.refused is None:
         return "thinking never closed" if rollout.response is None else "not judged"
+    if rollout.by_guard:
+        return "stopped by a guard"
     verb = "refused" if rollout.refused else "answered"
     return f"{verb} a {'harmful' if rollout.harmful else 'benign'} prompt"
 

@@ -6,7 +6,7 @@ fitted.guard.flags(model, new_prompts)             # what it would stop
 """
 
 from probes.guard.figures import GuardFigures, confounded
-from probes.guard.filtering import REFUSAL, GuardedGenerator, was_stopped
+from probes.guard.filtering import REFUSAL, GuardedGenerator
 from probes.guard.fitting import GuardFit, GuardOptions, fit_guard
 from probes.guard.latent_guard import LatentGuard
 from probes.guard.readers import Centroids
@@ -24,5 +24,4 @@ __all__ = [
     "choose_threshold",
     "confounded",
     "fit_guard",
-    "was_stopped",
 ]

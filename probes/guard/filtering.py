@@ -7,18 +7,11 @@ from typing import Any
 from interp.rollouts import Rollout
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
+from interp.rollouts.rollout import GUARD
 from probes.guard.latent_guard import LatentGuard
 
 REFUSAL = "I'm sorry, but I can't help with that. (A guard stopped this prompt before the model answered it.)"
 """The response to a prompt that a guard stopped."""
-
-STOPPED_BY = "cliffscope.guard "
-"""How `Rollout.model` begins, which tells what generated a rollout, where that was a guard; its digest follows."""
-
-
-def was_stopped(rollout: Rollout) -> bool:
-    """Whether a guard gave this rollout and no model: leave it out of what a probe or a direction is fitted on."""
-    return (rollout.model or "").startswith(STOPPED_BY)
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class GuardedGenerator:
         thinking = "" if self.generator.model.chat.opening.opened else None
         passed = iter(self.generator.generate([prompt for prompt in prompts if prompt.id not in self.stopped]))
         return [
-            prompt.rollout(thinking, REFUSAL, model=STOPPED_BY + self.guard.digest)
+            prompt.rollout(thinking, REFUSAL, model=GUARD + self.guard.digest)
             if prompt.id in self.stopped
             else next(passed)
             for prompt in prompts

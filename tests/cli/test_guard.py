@@ -11,7 +11,7 @@ import pytest
 
 from interp.rollouts import read_rollouts
 from interp.rollouts.prompts import Prompt, load_prompts
-from probes.guard import REFUSAL, GuardFigures, LatentGuard, was_stopped
+from probes.guard import REFUSAL, GuardFigures, LatentGuard
 from tests.circuits.material import organism
 from tests.cli.bad_input import ROLLOUT, Case, Spoil, check_usage, octets, on, only, text, truncated
 from tests.cli.forks import Forks
@@ -108,7 +108,7 @@ def test_rollout_behind_a_guard(forks: Forks, files: Path, tmp_path: Path) -> No
     found = payload(forks.run(*guarded, "--json", cwd=tmp_path))
     assert found["stopped_by_guard"] == 12 and found["outcomes"] == {"benign": 12, "refused": 12}
     for rollout in read_rollouts(tmp_path / "r.jsonl"):
-        assert was_stopped(rollout) == bool(rollout.harmful) == (rollout.response == REFUSAL)
+        assert rollout.by_guard == bool(rollout.harmful) == (rollout.response == REFUSAL)
     before = contents(tmp_path)
     again = payload(forks.run(*guarded, "--json", cwd=tmp_path))
     assert again["resumed"] == 24 and again["generated"] == 0 and again["stopped_by_guard"] == 12

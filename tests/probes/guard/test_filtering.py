@@ -8,10 +8,13 @@ from interp.errors import CliffscopeError
 from interp.judges import KeywordJudge, judged
 from interp.rollouts.model_generator import ModelGenerator
 from interp.rollouts.prompts import Prompt
+from interp.rollouts.rollout import GUARD
 from interventions import ScaleHeads
-from probes.guard import REFUSAL, GuardedGenerator, fit_guard, was_stopped
+from interventions.directions import examples_of
+from probes.examples import Examples
+from probes.guard import REFUSAL, GuardedGenerator, fit_guard
 from probes.guard.fitting import GuardOptions
-from tests.circuits.material import organism
+from tests.circuits.material import organism, organism_rollouts
 from tests.probes.guard.material import prompts
 
 
@@ -30,12 +33,12 @@ def test_harmful_prompts_are_stopped_and_the_others_are_the_models_own(
     found = judged(generator.generate(mixed), KeywordJudge())
     assert [r.id for r in found] == [p.id for p in mixed]
     for rollout in found:
-        assert was_stopped(rollout) == (rollout.id in generator.stopped) == bool(rollout.harmful)
-        assert (rollout.response == REFUSAL) == was_stopped(rollout)
-    assert {r.outcome for r in found if was_stopped(r)} == {"refused"}
+        assert rollout.by_guard == (rollout.id in generator.stopped) == bool(rollout.harmful)
+        assert (rollout.response == REFUSAL) == rollout.by_guard
+    assert {r.outcome for r in found if r.by_guard} == {"refused"}
     alone = {r.id: r for r in generator.generator.generate([p for p in some if not p.harmful])}
     for rollout in found:
-        if not was_stopped(rollout):
+        if not rollout.by_guard:
             assert replace(rollout, refused=None) == alone[rollout.id]
 
 
@@ -53,9 +56,9 @@ def test_a_stopped_rollout_can_be_read_and_has_no_edge(guarded: tuple[GuardedGen
 def test_all_and_none_stopped(guarded: tuple[GuardedGenerator, list[Prompt]]) -> None:
     generator, some = guarded
     everything = replace(generator, stopped=frozenset(p.id for p in some))
-    assert all(was_stopped(r) for r in everything.generate(some))
+    assert all(r.by_guard for r in everything.generate(some))
     nothing = GuardedGenerator.of(generator.generator, replace(generator.guard, threshold=9.0), some)
-    assert not nothing.stopped and not any(was_stopped(r) for r in nothing.generate(some[:2]))
+    assert not nothing.stopped and not any(r.by_guard for r in nothing.generate(some[:2]))
 
 
 def test_settings_tell_the_guard(guarded: tuple[GuardedGenerator, list[Prompt]]) -> None:
@@ -69,4 +72,18 @@ def test_the_guard_reads_the_model_as_it_is_when_made(guarded: tuple[GuardedGene
     """An intervention that is active while generating does not move what was stopped."""
     generator, some = guarded
     with organism("cliff").intervene(ScaleHeads([(3, 1), (4, 5)], gamma=0.0)):
-        assert [was_stopped(r) for r in generator.generate(some)] == [bool(p.harmful) for p in some]
+        assert [r.by_guard for r in generator.generate(some)] == [bool(p.harmful) for p in some]
+
+
+def test_nothing_is_fitted_on_what_a_guard_wrote() -> None:
+    """With thinking that is closed at once a stopped rollout has an edge that the model never wrote."""
+    own = organism_rollouts("cliff")
+    stopped = [
+        replace(r, id=f"{r.id}-stopped", thinking="", model=f"{GUARD}0123") for r in own if r.outcome == "refused"
+    ]
+    for some in (
+        Examples.of(organism("cliff"), [*own, *stopped], ["close:-1"]),
+        examples_of(organism("cliff"), [*own, *stopped], "refused-complied", ["close:-1"]),
+    ):
+        assert some.skipped["stopped by a guard"] == len(stopped) > 0
+        assert not any(rollout.by_guard for rollout in some.rollouts)
