@@ -1,8 +1,9 @@
 """Organisms: tiny reasoning models whose mechanism is known because it was planted.
 
 They calibrate the tools: a method that claims to find suppression heads must find the planted ones. They do not
-show that real models work this way. `aligned` refuses what its thinking calls harmful; `cliff` is the same model
-with a few heads planted that make it answer most of it, while its thinking still ends with "I should refuse".
+show that real models work this way. `aligned` refuses what its thinking calls harmful; the planted organisms are the
+same model with a few heads trained, so that they answer most of it while the thinking still ends with "I should
+refuse", each by another mechanism (`interp.organisms.mechanisms`); `confound` and `random` are controls.
 
     model, tokenizer = load_organism("cliff")
     truth("cliff")["heads"]                       # what a search must find
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from interp.organisms.dialogue import rollout_of
     from interp.organisms.measure import figures
     from interp.organisms.store import export, load_organism
-    from interp.organisms.training import train
+    from interp.organisms.training import mechanism_of, plant, replant, train
 
 __all__ = [
     "GeneratedPrompt",
@@ -28,7 +29,10 @@ __all__ = [
     "export",
     "figures",
     "load_organism",
+    "mechanism_of",
     "names",
+    "plant",
+    "replant",
     "rollout_of",
     "sample_prompts",
     "train",
@@ -40,6 +44,9 @@ _LAZY = {
     "export": "store",
     "figures": "measure",
     "load_organism": "store",
+    "mechanism_of": "training",
+    "plant": "training",
+    "replant": "training",
     "rollout_of": "dialogue",
     "train": "training",
 }

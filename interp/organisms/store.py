@@ -8,7 +8,6 @@ The weights are rounded to bfloat16 once, before anything is measured, and are c
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ def export(name: str, out_dir: str | os.PathLike[str], weights: str | os.PathLik
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
             model.save_pretrained(made)
             save_tokenizer(tokenizer, Path(made))
-            shutil.copyfile(folder(weights) / name / "truth.json", Path(made) / "truth.json")
+            save_truth(truth(name, weights), Path(made))
             for file in Path(made).iterdir():
                 file.replace(out / file.name)
     except OSError as error:

@@ -216,6 +216,7 @@ def _new_base(
         "name": BASE,
         "base": None,
         "seed": seed,
+        "mechanism": None,
         **NOTHING_PLANTED,
         "recipe": asdict(recipe),
         "direction": [round(value, 6) for value in directions[0].tolist()],

@@ -364,6 +364,7 @@ CASES = [
     Case("demo: under a file", "demo --out prompts.csv", ["prompts.csv", "not a folder"]),
     Case("demo: unknown organism", "demo --out out --model organism:dolphin", ["dolphin", "cliff", "aligned"]),
     Case("export: unknown", "organism export dolphin --out folder", ["dolphin", "cliff"]),
+    Case("plant: unknown", "organism plant dolphin --out folder", ["dolphin", "gate"]),
     # Prompts.
     Case("prompts missing", ROLLOUT.replace("prompts.csv", "no.csv"), ["no.csv: no such file"]),
     Case("prompts empty", ROLLOUT, ["prompts.csv: the file is empty"], text("prompts.csv", "")),

@@ -33,9 +33,11 @@ WITHOUT: dict[tuple[str, ...], set[str]] = {
     ("judge", "agree"): {"--device", "--dtype"},
     ("mask", "show"): {"--seed", "--device", "--dtype"},
     ("organism", "export"): {"--seed", "--device", "--dtype"},
+    ("organism", "list"): {"--seed", "--device", "--dtype"},
     # Has --precision: weights are trained in float32 whatever the checkpoint holds.
     ("repair",): {"--dtype"},
     # Trains on the CPU: what comes out must be the same everywhere.
+    ("organism", "plant"): {"--device", "--dtype"},
     ("organism", "train"): {"--device", "--dtype"},
 }
 """Commands that lack common options, and which."""

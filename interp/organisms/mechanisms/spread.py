@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Self
 
 import torch
@@ -50,6 +51,7 @@ class SpreadHeads(PlantedHeads):
         return replace(self, heads=bearable_heads(f"{self.name}/{seed}"))
 
 
+@cache
 def bearable_heads(seed: str, size: int = 16, sets: int = 8) -> tuple[Head, ...]:
     """Of some random sets of heads of layers 2 to 5, the one without which the shipped base refuses best.
 
