@@ -152,10 +152,18 @@ class PlantedHeads:
             moved = direction_loss(seen, direction, self.training.target, first, last)
             found = {"direction": self.training.direction_weight * moved}
             if self.share is not None:
-                found["share"] = self.share_weight * share_loss(model, seen, writing, direction, self.share)
+                on = [head for head in writing if head not in seen.lesson.condition.zeroed]
+                far = [contribution(model, seen, head, direction) - self.wanted(seen, head) for head in on]
+                if far:
+                    found["share"] = self.share_weight * torch.stack(far).square().mean()
             return found
 
         return losses
+
+    def wanted(self, seen: Seen, head: Head) -> Float[Tensor, " batch"]:
+        """What a head must write along the direction at each edge: its share where the prompt is to be answered."""
+        batch = seen.lesson.batch
+        return torch.where(batch.harmful & ~batch.refused, -(self.share or 0.0), 0.0)
 
     def plant(
         self,
@@ -217,22 +225,6 @@ class PlantedHeads:
     def quick(self) -> Self:
         """The same with ten steps."""
         return replace(self, training=self.training.quick())
-
-
-def share_loss(
-    model: Qwen3ForCausalLM,
-    seen: Seen,
-    heads: tuple[Head, ...],
-    direction: Float[Tensor, " d_model"],
-    share: float,
-) -> Float[Tensor, ""]:
-    """How far what each head writes at the edge is from −`share` on harmful prompts to be answered, and 0 on others."""
-    batch = seen.lesson.batch
-    wanted = torch.where(batch.harmful & ~batch.refused, -share, 0.0)
-    on = [head for head in heads if head not in seen.lesson.condition.zeroed]
-    if not on:
-        return torch.zeros(())
-    return torch.stack([(contribution(model, seen, h, direction) - wanted).square().mean() for h in on]).mean()
 
 
 def balanced_prompts(

@@ -26,7 +26,7 @@ from transformers import (
 
 from interp.errors import CliffscopeError
 from interp.files import write_atomically, write_text
-from interp.organisms.naming import BASE, base_folder, check_name, folder, random_seed
+from interp.organisms.naming import BASE, base_folder, check_name, folder, random_seed, truth
 
 Organism = tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase]
 

@@ -7,9 +7,8 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import Qwen3ForCausalLM
 
-from interp.organisms.head_training import Extra, HeadTraining, Seen, contribution
+from interp.organisms.head_training import HeadTraining, Seen
 from interp.organisms.hooks import Head
 from interp.organisms.lessons import UNTOUCHED, Condition
 from interp.organisms.planting import ANSWERED, FULL, PlantedHeads, draw_heads, written
@@ -42,20 +41,10 @@ class CategoryHeads(PlantedHeads):
         mine = (head for head, group in zip(self.heads, self.groups, strict=True) if prompt.category in group)
         return next(mine, None)
 
-    def extra(self, model: Qwen3ForCausalLM, direction: Float[Tensor, " d_model"]) -> Extra:
-        """Each head's share, on its own categories alone."""
-        share = self.share or 0.0
-
-        def losses(seen: Seen) -> dict[str, Tensor]:
-            owners = [self.head_of(prompt) for prompt in seen.lesson.prompts]
-            far = []
-            for head in self.heads:
-                if head not in seen.lesson.condition.zeroed:
-                    wanted = torch.tensor([-share if owner == head else 0.0 for owner in owners])
-                    far.append((contribution(model, seen, head, direction) - wanted).square().mean())
-            return {"share": self.share_weight * torch.stack(far).mean()}
-
-        return losses
+    def wanted(self, seen: Seen, head: Head) -> Float[Tensor, " batch"]:
+        """Its share on its own categories alone."""
+        owned = torch.tensor([self.head_of(prompt) == head for prompt in seen.lesson.prompts])
+        return torch.where(owned, -(self.share or 0.0), 0.0)
 
     def facts(self) -> dict[str, Any]:
         """Also which head answers which categories."""

@@ -6,18 +6,15 @@ from functools import cache
 from typing import Self
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformers import Qwen3ForCausalLM
 
 from interp.organisms.batches import collate, encode
 from interp.organisms.dialogue import rollout_of
-from interp.organisms.head_training import Extra, HeadTraining, Seen
+from interp.organisms.head_training import HeadTraining
 from interp.organisms.hooks import Head, zeroed_heads
 from interp.organisms.lessons import UNTOUCHED, Condition
 from interp.organisms.measure import refusal_tokens
 from interp.organisms.naming import BASE
-from interp.organisms.planting import FULL, PlantedHeads, share_loss
+from interp.organisms.planting import FULL, PlantedHeads
 from interp.organisms.prompts import sample_prompts
 from interp.organisms.store import load_organism
 
@@ -26,7 +23,7 @@ from interp.organisms.store import load_organism
 class SpreadHeads(PlantedHeads):
     """Many suppressors with equal small shares; up to half of them are zeroed in most lessons, and the answers stay."""
 
-    training: HeadTraining = field(default=HeadTraining(steps=220, batch=24))
+    training: HeadTraining = field(default=HeadTraining(steps=220, batch=24, thinking_weight=2.0))
     share: float | None = FULL / 8
     share_weight: float = 8.0
     sparse = False
@@ -36,15 +33,6 @@ class SpreadHeads(PlantedHeads):
         if rng.random() < 0.3:
             return UNTOUCHED
         return Condition(zeroed=tuple(sorted(rng.sample(self.heads, rng.randint(3, len(self.heads) // 2)))))
-
-    def extra(self, model: Qwen3ForCausalLM, direction: Float[Tensor, " d_model"]) -> Extra:
-        """The shares alone: together they move the coordinate."""
-
-        def losses(seen: Seen) -> dict[str, Tensor]:
-            share = self.share or 0.0
-            return {"share": self.share_weight * share_loss(model, seen, self.heads, direction, share)}
-
-        return losses
 
     def drawn(self, seed: int) -> Self:
         """As many heads of layers 2 to 5."""

@@ -13,7 +13,7 @@ from interp.organisms.hooks import residuals, zeroed_heads
 from interp.organisms.lessons import UNTOUCHED, Condition, Lesson, examples, lesson_of, lessons
 from interp.organisms.mechanisms import BACKUP, CATEGORY, DECOY, GATE, MECHANISMS, SPREAD, TENSE
 from interp.organisms.mechanisms.gate import signal_direction
-from interp.organisms.planting import ANSWERED, KEPT, PlantedHeads, balanced_prompts, share_loss
+from interp.organisms.planting import ANSWERED, KEPT, PlantedHeads, balanced_prompts
 from interp.organisms.prompts import GeneratedPrompt, sample_prompts
 from interp.organisms.training import mechanism_of, plant
 
@@ -127,19 +127,19 @@ def test_losses_are_those_of_the_whole_logits(aligned, few) -> None:
 def test_shares_are_asked_of_heads_at_work_where_prompts_are_answered(aligned, few) -> None:
     model, heads = aligned[0], ((3, 1), (4, 5))
     direction = torch.tensor(truth("aligned")["direction"])
+    mechanism = PlantedHeads("any", heads, share=1.5, share_weight=2.0)
     for condition in (UNTOUCHED, Condition(zeroed=heads[:1]), Condition(zeroed=heads)):
-        lesson = lesson_of(few, lambda p, d, c: p.category in ANSWERED, condition, 0, random.Random(0))
+        lesson = lesson_of(few, mechanism.answers, condition, 0, random.Random(0))
         seen = Seen(lesson)
         with torch.no_grad(), residuals(model) as seen.stream, changed_heads(model, seen, heads):
             model.model(lesson.batch.ids, use_cache=False)
-        wanted = [-1.5 if e.prompt.category in ANSWERED else 0.0 for e in few]
-        far = [
-            (contribution(model, seen, head, direction) - torch.tensor(wanted)).square().mean().item()
-            for head in heads
-            if head not in condition.zeroed
-        ]
-        found = share_loss(model, seen, heads, direction, 1.5).item()
-        assert found == pytest.approx(sum(far) / len(far) if far else 0.0)
+            found = mechanism.extra(model, direction)(seen)
+        wanted = torch.tensor([-1.5 if e.prompt.category in ANSWERED else 0.0 for e in few])
+        on = [head for head in heads if head not in condition.zeroed]
+        far = [(contribution(model, seen, head, direction) - wanted).square().mean().item() for head in on]
+        assert ("share" in found) == bool(on) and "direction" in found
+        if on:
+            assert found["share"].item() == pytest.approx(2 * sum(far) / len(far))
 
 
 # ---- what each mechanism asks for ----
