@@ -87,7 +87,7 @@ def run_null(
         null: One of `NULLS`.
         world: What the analysis was given.
         analysis: The analysis.
-        observed: What it gave; it is run on `world` if `None`.
+        observed: What it gave; it is run on `world` if `None`. A figure that is NaN is left out.
         runs: How many worlds.
         seed: Of the first world; each later one has the next.
         advance: Called with 1 after each run.
@@ -102,6 +102,7 @@ def run_null(
     if runs < 1:
         raise CliffscopeError(f"null {null}: expected at least one run, found {runs}.")
     observed = dict(analysis(world) if observed is None else observed)
+    observed = {name: value for name, value in observed.items() if not math.isnan(value)}
     values: dict[str, list[float]] = {name: [] for name in observed}
     for run in range(runs):
         found = analysis(make_null(null, world, seed + run))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, Model, Seed
+from interp.cli.null_mode import note as null_note
+from interp.cli.null_mode import refuse, set_against
+from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, Model, Null, NullRuns, Seed
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ Benign = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many of each file.")]
 System = Annotated[str | None, typer.Option("--system", help="The system prompt with which the model is used.")]
+
+
+_NO_NULL = {
+    "random-direction": "a guard of centroids has no one direction; shuffled and random-weights fit the guard anew",
+    "benign": "a guard is fitted on prompts, of which none were complied with",
+}
 
 
 class Method(StrEnum):
@@ -64,6 +72,8 @@ def fit(
         int | None, typer.Option("--folds", min=2, help="Groups of categories held out in turn; else each alone.")
     ] = None,
     layers: Layers = "all",
+    null: Null = None,
+    null_runs: NullRuns = 19,
     system: System = None,
     limit: Limit = None,
     batch_tokens: BatchTokens = 8192,
@@ -77,6 +87,7 @@ def fit(
 
     The threshold comes from prompts that were kept apart: at most --false-positives of benign prompts like them are
     flagged in the mean. Harmful and benign prompts of different corpora differ in more than harm: prefer matched pairs.
+    --null fits the guard anew with shuffled labels, or on random weights; the other nulls make no sense here.
 
     Example: cliffscope guard fit --model organism:cliff --prompts prompts.csv --out guard.safetensors
     """
@@ -86,6 +97,7 @@ def fit(
         raise CliffscopeError("--benign goes with --prompts; rollouts say themselves which are benign.")
     _require_share("--false-positives", false_positives)
     _require_share("--calibration", calibration)
+    refuse(null, _NO_NULL)
     from interp.cli.session import about, open_model, parse_layers, require_writable
 
     require_writable(
@@ -103,8 +115,17 @@ def fit(
         fitted = fit_guard(
             hooked, found, options, layers=chosen, system=system, batch_tokens=batch_tokens, advance=bar.advance
         )
+    from probes.guard.nulls import auroc_of_guard, figures_of, world_of
+
+    with about(source):
+        analysis = auroc_of_guard(options, chosen, system)
+        world = world_of(hooked, found, batch_tokens)
+        nulls = set_against(null, null_runs, seed, world, analysis, figures_of(fitted))
+    if nulls:
+        told = {**fitted.guard.training, "nulls": [one.summary() for one in nulls]}
+        fitted = replace(fitted, guard=replace(fitted.guard, training=told))
     fitted.guard.save(out)
-    _report_fit(fitted, out, sum(prompt.harmful is None for prompt in found), as_json)
+    _report_fit(fitted, out, sum(prompt.harmful is None for prompt in found), null_note(null, nulls), as_json)
 
 
 @app.command()
@@ -193,8 +214,9 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     write_atomically(out, lambda partial: pd.DataFrame(rows).to_parquet(partial, index=False))
 
 
-def _report_fit(fitted: "GuardFit", out: Path, unlabelled: int, as_json: bool) -> None:
+def _report_fit(fitted: "GuardFit", out: Path, unlabelled: int, nulls: str, as_json: bool) -> None:
     from interp.cli.output import emit
+    from probes.guard.nulls import doubt_of
 
     guard, facts = fitted.guard, fitted.guard.training
     held = "categories" if fitted.held_out_by == "category" else "prompts"
@@ -207,7 +229,9 @@ def _report_fit(fitted: "GuardFit", out: Path, unlabelled: int, as_json: bool) -
         (f"AUROC, held-out {held}", _auroc(fitted.held_out)),
         *_errors(fitted.held_out, f"held-out {held}"),
     ]
-    note = [str(facts["promise"]), f"Written to {out}."]
+    note = [str(facts["promise"]), *([nulls] if nulls else []), f"Written to {out}."]
+    if doubt := doubt_of(fitted):
+        note.insert(0, f"Warning: {doubt}.")
     if fitted.warning:
         note.insert(0, f"Warning: {fitted.warning}.")
     payload = {"out": str(out), "layers": list(guard.layers), "threshold": guard.threshold, "unlabelled": unlabelled}

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from probes.nulls import World
 
 
-def refuse(null: NullName | None, reasons: Mapping[str, str]) -> None:
+def refuse(null: NullName | None, reasons: Mapping[str, str] | Mapping[NullName, str]) -> None:
     """Raises `CliffscopeError` for a null that makes no sense here; `reasons` says why, by its name."""
-    if null is not None and null.value in reasons:
-        raise CliffscopeError(f"--null {null.value}: {reasons[null.value]}.")
+    for name, reason in reasons.items():
+        if null == name:
+            raise CliffscopeError(f"--null {null}: {reason}.")
 
 
 def set_against(

@@ -25,6 +25,7 @@ import pandas as pd
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
 from interp.models.sites import FINAL_NORM
+from interp.null_runs import NullRuns
 from interp.rollouts import Rollout
 from interp.table_files import TableFormat
 from interp.transcripts.positions import EDGE
@@ -49,6 +50,10 @@ POSITIONS = (EDGE, "post_inst")
 """Where candidates are fitted, unless told otherwise."""
 
 
+N_RANDOM = 3
+"""Random directions that are measured beside the chosen one."""
+
+
 @dataclass(frozen=True)
 class ChoiceOptions:
     """How a direction is chosen.
@@ -70,7 +75,7 @@ class ChoiceOptions:
     deepest: float = 0.8
     sufficient: str | None = None
     limit: int = 32
-    n_random: int = 3
+    n_random: int = N_RANDOM
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +122,18 @@ class Choice:
         if self.direction is None:
             raise CliffscopeError(f"directions: {self.reason}{f' Or {advice}.' if advice else ''}")
         return self.direction
+
+    @property
+    def nulls(self) -> tuple[NullRuns, ...]:
+        """The fall of the refusal logit by ablating the chosen direction, beside that by random ones; none without."""
+        rows = self.table[self.table["control"] == "random"] if self.direction is not None else self.table[:0]
+        if rows.empty:
+            return ()
+        before = float(self.facts["refusal_logit_before"]["refused"])
+        observed = before - float(self.table.loc[self.table["chosen"], "bypass"].iloc[0])
+        values = tuple(before - float(value) for value in rows["bypass"])
+        statistic = "fall of the refusal logit when ablated"
+        return (NullRuns("random-direction", statistic, observed, values, int(self.facts["options"]["seed"])),)
 
     def write_table(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as Parquet, with the reason and the facts.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from interp.errors import CliffscopeError
+from interp.null_runs import NullRuns
 from interventions.dose.options import CLAMP
 from interventions.dose.response import DoseResponse, Row
 
@@ -83,6 +84,14 @@ class SmallestDose:
     def controls_met(self) -> int:
         """How many random directions meet the target at the same dose."""
         return sum(not self.target.excess(row) for row in self.controls)
+
+    def nulls(self, seed: int = 0) -> tuple[NullRuns, ...]:
+        """The fall of the ASR at the dose beside that of the random directions; none without any, or without a dose."""
+        if not self.controls:
+            return ()
+        before = float(self.unsteered["asr"])
+        values = tuple(before - float(row["asr"]) for row in self.controls)
+        return (NullRuns("random-direction", "fall of the ASR", before - float(self.dose["asr"]), values, seed),)
 
     @property
     def evidence(self) -> str:

@@ -32,6 +32,7 @@ from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
 from interp.models.passes import without_parameter_gradients
 from interp.models.sites import Site
+from interp.null_runs import NullRuns
 from interp.rollouts import Rollout
 from interp.statistics import proportion_interval
 from interp.transcripts.positions import EDGE
@@ -124,6 +125,12 @@ class Alignment:
     n_train: int
     n_test: int
     n_pairs: int
+
+    def nulls(self, seed: int = 0) -> tuple[NullRuns, ...]:
+        """The interchange accuracy beside that of the random subspaces."""
+        return (
+            NullRuns("random-direction", "interchange accuracy", self.accuracy["das"].value, self.random, seed + 1),
+        )
 
     def summary(self) -> dict[str, Any]:
         """The figures, as JSON holds them."""

@@ -34,6 +34,7 @@ from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
 from interp.models.frozen_norm import frozen_scales
 from interp.models.passes import without_parameter_gradients
+from interp.null_runs import NullRuns
 from interp.rollouts import Rollout
 from interp.significance import cluster_sums, mean_and_interval, sign_flip_p
 from interp.statistics import bootstrap_counts, percentile_bounds
@@ -236,6 +237,43 @@ def check_subspace(
             "n_rollouts": len(names),
             "seed": seed,
         },
+    )
+
+
+def random_effects(
+    model: "HookedModel",
+    direction: Direction,
+    rollouts: Sequence[Rollout],
+    found: SubspaceCheck,
+    *,
+    runs: int,
+    n_pairs: int = N_PAIRS,
+    seed: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+) -> NullRuns:
+    """The effect of interchanging along the direction beside that along random ones, on the same pairs.
+
+    Args:
+        model: The model.
+        direction: What was checked.
+        rollouts: What it was checked on.
+        found: What came of it.
+        runs: How many random directions, or subspaces of as many dimensions.
+        n_pairs: As it was checked.
+        seed: As it was checked.
+        batch_tokens: Token budget of a pass.
+    """
+    site, position = site_of(model, direction), found.place["position"]
+    groups = Groups.of(model, rollouts, found.place["contrast"], site, position, batch_tokens=batch_tokens)
+    pairs = groups.pairs(n_pairs, seed)
+    interchanges = _Interchanges(model, groups, *groups.both_ways(pairs), batch_tokens)
+    sign = np.repeat([1.0, -1.0], len(pairs))[:, None]
+    changes = sign * interchanges.changes([direction.random_like(seed + run).basis for run in range(runs)])
+    names, values = by_rollout(changes.reshape(2, len(pairs), runs).mean(0), pairs)
+    effects = effects_of(values, groups.prompts_of(names), [direction.k] * runs, seed)
+    statistic = "effect of interchange in nats"
+    return NullRuns(
+        "random-direction", statistic, found.effects["direction"].mean, tuple(e.mean for e in effects), seed
     )
 
 

@@ -5,13 +5,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Rollouts, Seed
+from interp.cli.null_mode import note as null_note
+from interp.cli.null_mode import refuse
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Mask,
+    Model,
+    Null,
+    NullName,
+    NullRuns,
+    Rollouts,
+    Seed,
+)
 from interp.cli.steer.fit import ContrastOption, SiteOption
 
 if TYPE_CHECKING:
     from interventions.subspace import Alignment
 
 NAMES = {"das": "learned", "mean-difference": "mean difference", "full": "full value", "none": "nothing"}
+
+
+_NO_PAIRS = dict.fromkeys(
+    (NullName.SHUFFLED, NullName.RANDOM_WEIGHTS, NullName.BENIGN),
+    "rollouts are paired by how the model ends them; the null here is random subspaces",
+)
 
 
 def align(
@@ -26,6 +46,8 @@ def align(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Of the optimizer.")] = 200,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of the optimizer, at its start.")] = 0.05,
     pairs: Annotated[int, typer.Option("--pairs", min=8, help="Held-out pairs to judge it on.")] = 120,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -37,7 +59,8 @@ def align(
 
     Trained so that, interchanged between two rollouts, it makes the one end as the other did. Interchange accuracy is
     the share of held-out pairs in which that succeeds. What was optimized to patch well may do so along a dormant path:
-    run `cliffscope steer check` on the result.
+    run `cliffscope steer check` on the result. A few random subspaces are always judged on the same pairs; with --null
+    random-direction there are as many as --null-runs. The other nulls would leave no pairs to interchange.
 
     Example: cliffscope steer align --model organism:cliff --rollouts rollouts.jsonl --layer 3 --out das.safetensors
     """
@@ -45,6 +68,7 @@ def align(
     from interp.transcripts.positions import check_position
 
     check_position(position)
+    refuse(null, _NO_PAIRS)
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit
     from interp.cli.session import about, open_model, require_writable
@@ -52,9 +76,16 @@ def align(
     from interp.progress import progress
     from interventions.directions.contrasts import site_at
     from interventions.subspace import AlignmentOptions, align_subspace
+    from interventions.subspace.alignment import N_RANDOM
 
     options = AlignmentOptions(
-        k=dimensions, steps=steps, learning_rate=learning_rate, n_pairs=pairs, seed=seed, batch_tokens=batch_tokens
+        k=dimensions,
+        steps=steps,
+        learning_rate=learning_rate,
+        n_pairs=pairs,
+        n_random=N_RANDOM if null is None else null_runs,
+        seed=seed,
+        batch_tokens=batch_tokens,
     )
     site_at(site, 0)
     require_writable(out, inputs=(rollouts, mask))
@@ -70,10 +101,14 @@ def align(
             options=options,
             advance=bar.advance,
         )
-    direction = found.direction.at(training={"rollouts": str(rollouts)})
+    nulls = () if null is None else found.nulls(seed)
+    facts = {"rollouts": str(rollouts)} | ({"nulls": [one.summary() for one in nulls]} if nulls else {})
+    direction = found.direction.at(training=facts)
     direction.save(out)
     payload = {"out": str(out), "site": place, "position": position, "dimensions": dimensions, **found.summary()}
-    note = f"Written to {out}. Check it: cliffscope steer check --vector {out}"
+    payload["nulls"] = [one.summary() for one in nulls]
+    lines = [null_note(null, nulls), f"Written to {out}. Check it: cliffscope steer check --vector {out}"]
+    note = "\n".join(line for line in lines if line)
     title = f"{dimensions}-dimensional subspace of {place} at {position}"
     emit(payload, as_json=as_json, title=title, rows=_grid(found), below=_facts(found), note=note)
 

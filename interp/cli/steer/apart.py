@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, MaxNewTokens, Model, Rollouts, Seed
+from interp.cli.null_mode import refuse
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Layers,
+    Mask,
+    MaxNewTokens,
+    Model,
+    Null,
+    NullName,
+    Rollouts,
+    Seed,
+)
 from interp.cli.steer.sweep import parse_alphas
 from interp.errors import CliffscopeError
 
@@ -19,6 +33,12 @@ class Contrast(StrEnum):
 
     REFUSED_COMPLIED = "refused-complied"
     REFUSED_BENIGN = "refused-benign"
+
+
+_NO_NULL = dict.fromkeys(
+    (NullName.RANDOM_WEIGHTS, NullName.BENIGN),
+    "what is asked is whether two directions are one; shuffled labels and random directions are always set beside it",
+)
 
 
 def apart(
@@ -46,6 +66,7 @@ def apart(
     ] = "1,2",
     prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts of each class to steer with.")] = 40,
     controls: Annotated[int, typer.Option("--controls", min=0, help="Random directions at the dose quoted.")] = 3,
+    null: Null = None,
     max_new_tokens: MaxNewTokens = 512,
     batch_tokens: BatchTokens = 8192,
     mask: Mask = None,
@@ -59,10 +80,13 @@ def apart(
     Their cosine by layer stands against what two estimates of one direction would have, and against shuffled labels.
     Steering along each shows what it moves: refusal, what the thinking concludes, and, of a model that can be asked,
     its judgment. Harmful and benign prompts of different corpora differ in more than harm: prefer matched pairs.
+    Its nulls are always there: --null shuffled (chance) and random-direction (--controls) change nothing, and the
+    others make no sense for cosines and doses.
 
     Example: cliffscope steer apart --model organism:cliff --rollouts rollouts.jsonl --out apart.json --page
     """
     doses = parse_alphas(alphas)
+    refuse(null, _NO_NULL)
     from interp.rollouts import read_rollouts
 
     loaded = read_rollouts(rollouts)

@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Rollouts, Seed
+from interp.cli.null_mode import note as null_note
+from interp.cli.null_mode import refuse
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Mask,
+    Model,
+    Null,
+    NullRuns,
+    Rollouts,
+    Seed,
+)
 from interp.cli.steer.fit import ContrastOption
+from interp.cli.steer.sweep import OF_THE_FIT
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
@@ -39,6 +53,8 @@ def check(
         float, typer.Option("--held", help="Share of held-out squared gradients that the read space is to hold.")
     ] = 0.99,
     pairs: Annotated[int, typer.Option("--pairs", min=8, help="Pairs of rollouts between which to interchange.")] = 120,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -51,18 +67,21 @@ def check(
     The direction is split into the part that is read downstream and the part that is not. Interchanged between refused
     and answered rollouts, a faithful direction keeps its effect along the read part alone; in an illusion the unread
     part tells the rollouts apart, the read part lies dormant, and only both together do anything. Better use rollouts
-    other than those that the direction was fitted on.
+    other than those that the direction was fitted on. --null random-direction interchanges along random directions too;
+    the other nulls are of the direction's fit.
 
     Example: cliffscope steer check --model organism:cliff --vector refusal.safetensors --rollouts rollouts.jsonl
     """
     from interp.rollouts import read_rollouts
 
+    refuse(null, OF_THE_FIT)
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit, plain
     from interp.cli.session import about, open_model, require_writable
     from interventions.directions import Direction
     from interventions.steering.vectors import load_vector
     from interventions.subspace import check_subspace
+    from interventions.subspace.check import random_effects
     from interventions.subspace.interchange import site_of
     from interventions.subspace.read_space import check_held
 
@@ -89,6 +108,20 @@ def check(
         )
     payload = {"model": hooked.name, "vector": str(vector), **found.summary()}
     note = found.words
+    if null is not None:
+        with about(rollouts):
+            told = random_effects(
+                hooked,
+                direction,
+                loaded,
+                found,
+                runs=null_runs,
+                n_pairs=pairs,
+                seed=seed,
+                batch_tokens=batch_tokens,
+            )
+        payload["nulls"] = [told.summary()]
+        note += f"\n{null_note(null, [told])}"
     if out is not None:
         import json
 

@@ -6,11 +6,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Layers, Mask, Model, Rollouts, Seed
+from interp.cli.null_mode import note as null_note
+from interp.cli.null_mode import refuse
+from interp.cli.options import (
+    BatchTokens,
+    Device,
+    DType,
+    Json,
+    Layers,
+    Mask,
+    Model,
+    Null,
+    NullName,
+    NullRuns,
+    Rollouts,
+    Seed,
+)
 from interp.cli.steer.fit import ContrastOption, Kind, KindOption, Method, SiteOption
 
 if TYPE_CHECKING:
     from interventions.directions import Choice
+
+
+_OF_THE_FIT = dict.fromkeys(
+    (NullName.SHUFFLED, NullName.RANDOM_WEIGHTS, NullName.BENIGN),
+    "directions are chosen by what they do, of which random directions are the null; run this one by "
+    "`cliffscope steer fit`",
+)
 
 
 class Sufficient(StrEnum):
@@ -48,6 +70,8 @@ def choose(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=2, help="Most rollouts of each outcome to measure on.")] = 32,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -59,7 +83,8 @@ def choose(
 
     On held-out prompts, by the refusal logit at the edge: ablating it everywhere (bypass), adding it once at its layer
     (induce, restore), and the KL of benign answers. The table is written even where no candidate is within the budget;
-    the command then ends with an error.
+    command then ends with an error. A few random directions are always measured; with --null random-direction there are
+    as many as --null-runs. The other nulls are of a direction's fit: `cliffscope steer fit`.
 
     Example: cliffscope steer choose --model organism:cliff --rollouts rollouts.jsonl --positions close:-1,post_inst
     --out refusal.safetensors --table scores.parquet
@@ -70,11 +95,13 @@ def choose(
     wanted = list(dict.fromkeys(position.strip() for position in positions.split(",")))
     for position in wanted:
         check_position(position)
+    refuse(null, _OF_THE_FIT)
     loaded = read_rollouts(rollouts)
     from interp.cli.output import emit
     from interp.cli.session import about, open_model, parse_layers, require_writable
     from interp.progress import progress
     from interventions.directions import ChoiceOptions, choose_direction
+    from interventions.directions.choosing import N_RANDOM
     from interventions.directions.contrasts import site_at
 
     options = ChoiceOptions(
@@ -82,6 +109,7 @@ def choose(
         deepest=deepest,
         sufficient=None if sufficient is None else sufficient.value,
         limit=limit,
+        n_random=N_RANDOM if null is None else null_runs,
         seed=seed,
     )
     site_at(site, 0)
@@ -115,7 +143,10 @@ def choose(
         "position": direction.position,
     }
     payload |= {"reason": choice.reason, **choice.facts, "candidates": choice.table.to_dict("records")}
-    note = f"{choice.reason}\nWritten to {out} and {table}."
+    nulls = () if null is None else choice.nulls
+    payload["nulls"] = [one.summary() for one in nulls]
+    lines = [choice.reason, null_note(null, nulls), f"Written to {out} and {table}."]
+    note = "\n".join(line for line in lines if line)
     emit(payload, as_json=as_json, title="Directions by measured effect", rows=_grid(choice), note=note)
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Rollouts, Seed
+from interp.cli.null_mode import note, refuse, set_against
+from interp.cli.options import BatchTokens, Device, DType, Json, Mask, Model, Null, NullName, NullRuns, Rollouts, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from interp.models.hooked_model import HookedModel
+    from interp.null_runs import NullRuns as FoundNull
     from interp.rollouts import Rollout
     from interventions.directions import Direction
     from interventions.steering.transport import GaussianMap
@@ -84,6 +86,8 @@ def fit(
     components: Annotated[
         int, typer.Option("--components", "--k", min=1, help="Dimensions of the transport map's subspace.")
     ] = 8,
+    null: Null = None,
+    null_runs: NullRuns = 19,
     batch_tokens: BatchTokens = 8192,
     seed: Seed = 0,
     mask: Mask = None,
@@ -97,6 +101,9 @@ def fit(
     does; for refusal the layer chosen by measured effect, as `cliffscope steer choose` does at this one position. A
     transport map takes the layer that a mean difference would.
 
+    --null sets the held-out AUROC beside that of the best layer where there is nothing to find. A transport map has no
+    AUROC; and --null benign is none here, for refused and benign rollouts do differ.
+
     Example: cliffscope steer fit --model organism:cliff --rollouts rollouts.jsonl --kind refusal
     --out refusal.safetensors
     """
@@ -106,6 +113,9 @@ def fit(
     wanted = parse_layer(layer)
     if position is not None:
         check_position(position)
+    if method is FitMethod.TRANSPORT:
+        refuse(null, dict.fromkeys(NullName, "a transport map has no AUROC"))
+    refuse(null, {"benign": "refused and benign rollouts do differ; --contrast refused-benign fits that direction"})
     loaded = read_rollouts(rollouts)
     from interp.cli.output import counts, emit
     from interp.cli.session import about, open_model, require_writable
@@ -118,6 +128,7 @@ def fit(
     shared: dict[str, Any] = {"kind": kind.value, "contrast": contrast and contrast.value, "site": site, "seed": seed}
     shared["batch_tokens"] = batch_tokens
     vector: Direction | GaussianMap
+    nulls: tuple[FoundNull, ...] = ()
     with about(rollouts):
         if method is FitMethod.TRANSPORT:
             chosen = wanted
@@ -127,6 +138,7 @@ def fit(
             vector = fit_map(hooked, loaded, chosen, position=position, components=components, **shared)
         else:
             vector = fit_at(hooked, loaded, wanted, position, method.value, **shared)
+            vector, nulls = _judged(hooked, loaded, vector, wanted, null, null_runs, shared)
     vector = vector.at(training={"rollouts": str(rollouts)})
     vector.save(out)
     facts = vector.training
@@ -136,8 +148,49 @@ def fit(
     rows: list[tuple[object, ...]] = [("kind", kind.value), ("method", method.value), ("contrast", facts["contrast"])]
     rows += [("layer", vector.layer), ("site", vector.site), ("position", vector.position)]
     rows += [("rollouts", _used(facts)), ("left out", counts(facts["skipped"])), *_figures(vector)]
-    note = f"{facts.get('reason', '')}\nWritten to {out}.".strip()
-    emit(payload, as_json=as_json, title="Steering vector", rows=rows, note=note)
+    from probes.category_search import warning
+
+    doubt = warning(facts, "direction")
+    payload["warning"] = doubt
+    lines = [f"Warning: {doubt}." if doubt else "", facts.get("reason", ""), note(null, nulls), f"Written to {out}."]
+    told = "\n".join(line for line in lines if line)
+    emit(payload, as_json=as_json, title="Steering vector", rows=rows, note=told)
+
+
+def _judged(
+    model: "HookedModel",
+    rollouts: "list[Rollout]",
+    direction: "Direction",
+    layer: int | None,
+    null: NullName | None,
+    runs: int,
+    shared: "Mapping[str, Any]",
+) -> "tuple[Direction, tuple[FoundNull, ...]]":
+    """The direction with its figures on held-out categories, and beside those of a null."""
+    from interventions.directions.contrasts import examples_of
+    from interventions.directions.held_out import auroc_of_direction, category_facts_of, random_direction_runs
+    from probes.nulls import AUROC, AUROC_BY_CATEGORY, World
+
+    kind, site, seed, batch_tokens = (shared[name] for name in ("kind", "site", "seed", "batch_tokens"))
+    contrast, position, method = direction.training["contrast"], direction.position, direction.method
+    assert position is not None and direction.layer is not None, "directions from rollouts know their place"
+    examples = examples_of(model, rollouts, contrast, [position])
+    # A layer that was chosen by effect was not chosen by this figure: it is kept.
+    searched = None if layer is None and kind != Kind.REFUSAL else [direction.layer]
+    facts = category_facts_of(model, examples, searched, site, method=method, seed=seed, batch_tokens=batch_tokens)
+    by_category = "auroc_held_out_category" in facts
+    nulls: tuple[FoundNull, ...] = ()
+    if null is NullName.RANDOM_DIRECTION:
+        nulls = (random_direction_runs(model, examples, direction, runs=runs, seed=seed, batch_tokens=batch_tokens),)
+    elif null is not None:
+        layers = None if layer is None else [layer]
+        analysis = auroc_of_direction(kind, contrast, position, layers, site, method, seed, by_category)
+        observed = {AUROC: float(direction.training["auroc"])}
+        observed |= {AUROC_BY_CATEGORY: facts["auroc_held_out_category"]} if by_category else {}
+        world = World(model, tuple(rollouts), None, batch_tokens)
+        nulls = set_against(null, runs, seed, world, analysis, observed)
+    facts |= {"nulls": [one.summary() for one in nulls]} if nulls else {}
+    return direction.at(training=facts), nulls
 
 
 def parse_layer(text: str) -> int | None:
@@ -193,4 +246,12 @@ def _figures(vector: "Direction | GaussianMap") -> list[tuple[object, ...]]:
         moved = f"{facts['distance_before']:.3f} before, {facts['distance_after']:.3f} after"
         return [("components", facts["components"]), ("distance of the held-out means", moved)]
     area = f"{facts['auroc']:.3f} [{facts['auroc_low']:.3f}, {facts['auroc_high']:.3f}]"
-    return [("step (distance of the means)", vector.scale), ("held-out AUROC", area)]
+    held = f"– ({facts.get('no_held_out_category')})"
+    if "auroc_held_out_category" in facts:
+        ends = (facts[f"auroc_held_out_category{end}"] for end in ("", "_low", "_high"))
+        held = "{:.3f} [{:.3f}, {:.3f}]".format(*ends)
+    return [
+        ("step (distance of the means)", vector.scale),
+        ("held-out AUROC", area),
+        ("AUROC, held-out categories", held),
+    ]

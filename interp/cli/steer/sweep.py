@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.cli.null_mode import note, refuse
 from interp.cli.options import (
     BatchTokens,
     Device,
@@ -15,6 +16,8 @@ from interp.cli.options import (
     Mask,
     MaxNewTokens,
     Model,
+    Null,
+    NullName,
     Restart,
     Seed,
     Temperature,
@@ -23,11 +26,17 @@ from interp.cli.steer_options import DoseUnits, HowToSteer, Scope, Units, Vector
 from interp.errors import CliffscopeError
 
 if TYPE_CHECKING:
+    from interp.null_runs import NullRuns
     from interp.rollouts.prompts import PromptSet
     from interventions.dose import DoseResponse, SmallestDose
 
 _ALPHAS, _STRENGTHS = "0.5:4:8", "0.25:1:4"
 """Doses if none are given: steps along a direction; shares of the way."""
+OF_THE_FIT = dict.fromkeys(
+    (NullName.SHUFFLED, NullName.RANDOM_WEIGHTS, NullName.BENIGN),
+    "the vector is given here; run this null where it is fitted, by `cliffscope steer fit`",
+)
+"""Why a command that is given a vector has no other null than random directions."""
 _MOST = 1000
 """Doses of one sweep: more are a slip of the pen."""
 
@@ -55,6 +64,7 @@ def sweep(
     controls: Annotated[
         int, typer.Option("--controls", min=0, help="Random directions of equal norm to try every dose with.")
     ] = 2,
+    null: Null = None,
     max_asr: Annotated[
         float, typer.Option("--max-asr", min=0.0, max=1.0, help="Target: share of harmful prompts answered.")
     ] = 0.1,
@@ -84,12 +94,17 @@ def sweep(
     """Answers the prompts at every dose and layer, and finds the smallest dose that meets a target, or says none does.
 
     Each dose acts at one layer. Random directions of equal norm are the control. Killed and run again, it goes on where
-    it was. Check the dose on other prompts, with any judge, by `cliffscope evaluate --vector`.
+    it was. Check the dose on other prompts, with any judge, by `cliffscope evaluate --vector`. --null random-direction
+    sets the fall of the ASR beside that of these directions (--controls says how many: 19 allow p = 0.05); the other
+    nulls are of the vector's fit, not of its doses.
 
     Example: cliffscope steer sweep --model organism:cliff --vector vector.safetensors --prompts prompts.csv
     --layers 2,3 --alphas=-4:4:9 --out sweep.parquet
     """
     doses = None if alphas is None else parse_alphas(alphas)
+    refuse(null, OF_THE_FIT)
+    if null is not None and not controls:
+        raise CliffscopeError("--null random-direction: --controls 0 leaves no random direction.")
     picture = page or out.with_suffix(".html")
     if picture == out:
         raise CliffscopeError(f"{out}: the table is Parquet; give a name that ends with .parquet.")
@@ -126,8 +141,9 @@ def sweep(
     with progress("Steering", n_cells(options), "doses") as bar:
         made = dose_response(hooked, loaded, asked, options, out=out, restart=restart, advance=bar.advance)
     found = made.smallest(Target(max_asr, max_benign_refusal, max_useless))
+    nulls = () if null is None else found.nulls(seed)
     write_text(picture, dose_page(made, found))
-    _report(made, found, [out, picture], as_json)
+    _report(made, found, [out, picture], as_json, null, nulls)
 
 
 def parse_alphas(text: str) -> tuple[float, ...]:
@@ -161,24 +177,33 @@ def _load(prompts: str, benign: str | None, limit: int | None) -> "PromptSet":
     return PromptSet((*first, *second), first.source)
 
 
-def _report(made: "DoseResponse", found: "SmallestDose", files: list[Path], as_json: bool) -> None:
+def _report(
+    made: "DoseResponse",
+    found: "SmallestDose",
+    files: list[Path],
+    as_json: bool,
+    null: NullName | None,
+    nulls: "tuple[NullRuns, ...]",
+) -> None:
     from interp.cli.output import emit
 
     payload = {
         "model": made.model,
         "vector": made.facts["vector"],
         "smallest": found.payload(),
+        "nulls": [one.summary() for one in nulls],
         "rows": made.rows,
         "files": [str(path) for path in files],
     }
     told = ", ".join(str(path) for path in files)
+    lines = [found.evidence, note(null, nulls), f"Written to {told}."]
     emit(
         payload,
         as_json=as_json,
         title=f"{made.model}: doses of {made.facts['vector']['kind']}, by layer and α",
         rows=_grid(made, "asr", "ASR"),
         below=_grid(made, "refusal_benign", "benign refused"),
-        note=f"{found.evidence}\nWritten to {told}.",
+        note="\n".join(line for line in lines if line),
     )
 
 
