@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from circuits.exchange import Exchange
 from circuits.head_scores import MIN_SHARE
 from interp.models.capture import BATCH_TOKENS
-from interventions.heads import Head, check_heads
+from interventions.heads import Head, Sizes, check_heads
 from interventions.pairs import AlignedPair
 
 if TYPE_CHECKING:
@@ -77,22 +77,9 @@ def find_bottlenecks(
     Raises:
         CliffscopeError: If a candidate does not exist; and as `Exchange` does.
     """
-    refused, complied = [pair.refused for pair in pairs], [pair.complied for pair in pairs]
-    ways = [
-        Exchange(model, recipients, donors, batch_tokens=batch_tokens)
-        for recipients, donors in ((complied, refused), (refused, complied))
-    ]
-    gap = float((ways[1].of([]) - ways[0].of([])).mean())
-
-    def carried(sets: Sequence[Sequence[Head]]) -> list[float]:
-        """The share of the difference that each set moves, the mean of both directions."""
-        rise, fall = (way.of([], *sets).double() for way in ways)
-        advance(len(sets))
-        moved = (rise[1:] - rise[0]) - (fall[1:] - fall[0])
-        return [float(value) / (2 * gap) for value in moved.mean(1)]
-
+    carried = _measure(model, pairs, batch_tokens, advance)
     left = list(check_heads(candidates, model)) if (candidates := list(candidates)) else []
-    most = max(2, int(MAX_SIZE * model.n_layers * model.n_heads))
+    most = most_heads(model)
     found: list[Bottleneck] = []
     while left:
         grown = _grown(left, carried, most)
@@ -101,6 +88,43 @@ def find_bottlenecks(
         found.append(grown)
         left = [head for head in left if head not in grown.heads]
     return Search(tuple(found), None)
+
+
+def carried_by(
+    model: "HookedModel",
+    pairs: Sequence[AlignedPair],
+    heads: Iterable[tuple[int, int]],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> float:
+    """The share of the difference that a set of heads carries. Raises `CliffscopeError` as `find_bottlenecks` does."""
+    chosen = [Head(*head) for head in heads]
+    return _measure(model, pairs, batch_tokens, lambda sets: None)([chosen])[0]
+
+
+def most_heads(model: Sizes) -> int:
+    """The largest set that is called few heads."""
+    return max(2, int(MAX_SIZE * model.n_layers * model.n_heads))
+
+
+def _measure(
+    model: "HookedModel", pairs: Sequence[AlignedPair], batch_tokens: int, advance: Callable[[int], object]
+) -> Callable[[Sequence[Sequence[Head]]], list[float]]:
+    """What tells the share of the difference that each of some sets carries, the mean of both directions."""
+    refused, complied = [pair.refused for pair in pairs], [pair.complied for pair in pairs]
+    ways = [
+        Exchange(model, recipients, donors, batch_tokens=batch_tokens)
+        for recipients, donors in ((complied, refused), (refused, complied))
+    ]
+
+    def carried(sets: Sequence[Sequence[Head]]) -> list[float]:
+        rise, fall = (way.of([], *sets).double() for way in ways)
+        advance(len(sets))
+        moved = (rise[1:] - rise[0]) - (fall[1:] - fall[0])
+        gap = float((fall[0] - rise[0]).mean())
+        return [float(value) / (2 * gap) for value in moved.mean(1)]
+
+    return carried
 
 
 def _grown(

@@ -35,7 +35,8 @@ class Exchange:
     Args:
         model: The model; interventions that are active on it act. It is not changed.
         recipients: Whose passes are changed.
-        donors: Whose z is put there, one a recipient. Whether they align is not asked: see `interventions.pairs`.
+        donors: Whose z is put there, one a recipient. Whether they align is not asked: see `interventions.pairs`. With
+            `None` heads are zeroed instead.
         batch_tokens: Token budget of a pass over what comes before the edges.
 
     Raises:
@@ -47,26 +48,26 @@ class Exchange:
         self,
         model: "HookedModel",
         recipients: Sequence[Transcript],
-        donors: Sequence[Transcript],
+        donors: Sequence[Transcript] | None,
         *,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         model.require_eval()
-        if len(recipients) != len(donors):
+        if donors is not None and len(recipients) != len(donors):
             raise CliffscopeError(f"exchange: expected one donor a recipient, found {len(recipients)}, {len(donors)}.")
         self.model = model
         self._readouts = Readouts(refusal_tokens=Readouts.of(model).refusal_tokens)
         self._recipients = [recipient.until_edge() for recipient in recipients]
         self._texts = [recipient.input_ids for recipient in self._recipients]
         self._batch_tokens = batch_tokens
-        sources = {donor.until_edge(): None for donor in donors}
-        row_of = {source: row for row, source in enumerate(sources)}
-        sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.n_layers)]
-        captured = model.capture(list(sources), sites, [EDGE], batch_tokens=batch_tokens)
-        rows = [row_of[donor.until_edge()] for donor in donors]
-        self._theirs: Float[Tensor, "layer row 1 head d_head"] = torch.stack([captured[site] for site in sites])[
-            :, rows
-        ]
+        self._theirs = None if donors is None else self._values([donor.until_edge() for donor in donors])
+
+    def _values(self, donors: Sequence[Transcript]) -> Float[Tensor, "layer row 1 head d_head"]:
+        """What each donor's heads carry at its edge."""
+        sources = {donor: row for row, donor in enumerate(dict.fromkeys(donors))}
+        sites = [f"blocks.{layer}.attn.hook_z" for layer in range(self.model.n_layers)]
+        captured = self.model.capture(list(sources), sites, [EDGE], batch_tokens=self._batch_tokens)
+        return torch.stack([captured[site] for site in sites])[:, [sources[donor] for donor in donors]]
 
     def logits(
         self, n_sets: int, exchanged: Exchanged, advance: Callable[[int], object] = lambda rollouts: None
@@ -113,13 +114,14 @@ class Exchange:
     @torch.no_grad()
     def _run(self, rows: Sequence[int], n_sets: int, exchanged: Exchanged) -> Float[Tensor, "row set"]:
         tokens = edge_pass(self.model, self._recipients, self._texts, rows)
-        theirs = self._theirs[:, list(rows)]
+        theirs = None if self._theirs is None else self._theirs[:, list(rows)]
         values = []
         for number in range(n_sets):
             mask = exchanged(rows, number)[:, None, :, :, None]  # row, pos, layer, head, d_head
 
             def change(layer: int, z: Tensor, mask: Tensor = mask) -> Tensor:
-                return torch.where(mask[:, :, layer].to(z.device), theirs[layer].to(z), z)
+                new = torch.zeros_like(z) if theirs is None else theirs[layer].to(z)
+                return torch.where(mask[:, :, layer].to(z.device), new, z)
 
             layers = [layer for layer in range(self.model.n_layers) if bool(mask[:, :, layer].any())]
             values.append(values_of(tokens, self._readouts, layers, change)[0].float().cpu())

@@ -16,6 +16,7 @@ order of one pair costs as many passes over one token as there are heads.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,15 +24,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.bottlenecks import Bottleneck, find_bottlenecks
+from circuits.bottlenecks import MIN_CARRIED, Bottleneck, carried_by, find_bottlenecks, most_heads
 from circuits.cases import Cases, to_explain
 from circuits.exchange import Exchange
-from circuits.head_scores import MAX_Q, HeadScores
+from circuits.head_scores import MAX_Q, MIN_SHARE, HeadScores
 from circuits.interchange import prompts_by_id
 from interp.models.capture import BATCH_TOKENS
+from interp.significance import benjamini_hochberg, sign_flip_p
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
-from interventions.heads import parse_heads
+from interventions.heads import Head
 from interventions.pairs import N_PAIRS, by_rollout, choose_pairs
 from probes.linear import LinearProbe
 
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
 
 
 N_JOINT = 32
-"""Pairs on which sets of heads are exchanged in the search for bottlenecks."""
-MOST_CANDIDATES = 12
-"""Heads with evidence among which bottlenecks are searched, best first."""
+"""Pairs on which sets of heads are exchanged in the search for gates."""
+MOST_CARRIERS = 24
+"""Heads with evidence that are zeroed together, and searched for gates, best first."""
 
 
 class Turns(NamedTuple):
@@ -62,8 +64,9 @@ class Turns(NamedTuple):
 def exchange_in_turn(
     model: "HookedModel",
     recipients: Sequence[Transcript],
-    donors: Sequence[Transcript],
+    donors: Sequence[Transcript] | None,
     *,
+    heads: Sequence[Head] | None = None,
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
@@ -73,7 +76,8 @@ def exchange_in_turn(
     Args:
         model: The model; interventions that are active on it act.
         recipients: Whose passes are changed.
-        donors: Whose z is put there, one a recipient.
+        donors: Whose z is put there, one a recipient; with `None` heads are zeroed instead.
+        heads: The heads that join; all if `None`.
         seed: Of the orders.
         batch_tokens: Token budget of a pass over what comes before the edges.
         advance: Told how many recipients more are done in one of the two orders.
@@ -81,26 +85,31 @@ def exchange_in_turn(
     Raises:
         CliffscopeError: As `Exchange` does.
     """
-    n = model.n_layers * model.n_heads
+    every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+    joining = torch.tensor(every if heads is None else list(heads))
     generator = torch.Generator().manual_seed(seed)
-    turn = torch.stack([torch.randperm(n, generator=generator) for _ in recipients])
+    turn = torch.stack([torch.randperm(len(joining), generator=generator) for _ in recipients])
     exchange = Exchange(model, recipients, donors, batch_tokens=batch_tokens)
-    ways = [_along(exchange, order, advance) for order in (turn, n - 1 - turn)]
-    added = (ways[0][1] + ways[1][1]) / 2
-    return Turns(ways[0][0][0], ways[0][0][-1], added.unflatten(-1, (model.n_layers, model.n_heads)))
+    ways = [_along(exchange, joining, order, advance) for order in (turn, len(joining) - 1 - turn)]
+    added = torch.zeros(len(recipients), model.n_layers, model.n_heads)
+    added[:, joining[:, 0], joining[:, 1]] = (ways[0][1] + ways[1][1]) / 2
+    return Turns(ways[0][0][0], ways[0][0][-1], added)
 
 
 def _along(
-    exchange: Exchange, turn: Int[Tensor, "rollout place"], advance: Callable[[int], object]
+    exchange: Exchange,
+    joining: Int[Tensor, "place 2"],
+    turn: Int[Tensor, "rollout place"],
+    advance: Callable[[int], object],
 ) -> tuple[Float[Tensor, "set rollout"], Float[Tensor, "rollout place"]]:
     """The logits as heads join at their turns, and what each head adds at its own."""
-    n = turn.shape[1]
-    grid = (exchange.model.n_layers, exchange.model.n_heads)
 
     def exchanged(rows: Sequence[int], number: int) -> Bool[Tensor, "row layer head"]:
-        return (turn[list(rows)] < number).unflatten(-1, grid)
+        mask = torch.zeros(len(rows), exchange.model.n_layers, exchange.model.n_heads, dtype=torch.bool)
+        mask[:, joining[:, 0], joining[:, 1]] = turn[list(rows)] < number
+        return mask
 
-    logits = exchange.logits(n + 1, exchanged, advance)
+    logits = exchange.logits(turn.shape[1] + 1, exchanged, advance)
     return logits, logits.diff(dim=0).T.gather(-1, turn)
 
 
@@ -114,23 +123,32 @@ def score_shapley(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
 ) -> HeadScores:
-    """Heads by their Shapley value between refused and complied rollouts, named where they form a bottleneck.
+    """Heads by their Shapley value under exchange, confirmed as suppressors or as gates.
 
-    A head is confirmed if it belongs to a bottleneck: a few heads that carry the difference together (see
-    `circuits.bottlenecks`). Where no few heads do, every head with evidence is named, and the facts say so. Intervals
-    and p are over rollouts and by prompt, as in `circuits.interchange.screen`. Columns of the table's own:
-    `sufficiency` and `necessity`, the values of either direction; `bottleneck`, which one the head belongs to, from 1,
-    0 for none. Facts: `bottlenecks`, each with `heads` and `carried`; `rest`, the set of heads with which the search
-    ended; `few`, whether few heads carry the difference.
+    A head that carries the difference is confirmed by either of two:
+
+    - It is a *suppressor*: zeroed in complied rollouts, jointly with the others that carry it (the same game with zero
+      in the place of the other rollout's value), it brings refusal back, by at least `MIN_SHARE` with a q below
+      `MAX_Q`. A head that hands on which kind of prompt it is, or that brings about refusal where nothing suppresses
+      it, does not.
+    - It is a *gate*: with the suppressors left out, it belongs to a few heads that carry nearly all of the difference
+      (`circuits.bottlenecks`). Zeroing a gate says nothing, for its yes and its no are gone at once.
+
+    Intervals and p are over rollouts and by prompt, as in `circuits.interchange.screen`. Columns of the table's own:
+    `sufficiency` and `necessity`, the values of either direction; `ablation` and `ablation_q`, the value in the game of
+    zeroing (NaN for heads that do not take part); `role`, `suppressor`, `gate` or nothing. Facts: `gates`, the
+    bottlenecks among other heads than suppressors, each with `heads` and `carried`; `rest`, the heads with which that
+    search ended; `carried`, the share of the difference that all named heads carry together, and `few`, whether that is
+    nearly all of it and they are few.
 
     Args:
         model: The model.
-        probe: Not read; that a method takes the same arguments as any other.
+        probe: Not read; a method takes the same arguments as any other.
         cases: The rollouts.
         n_pairs: Different pairs; all there are if there are fewer.
         seed: Of the choice of pairs, orders, bootstrap and permutation.
         batch_tokens: Token budget of a pass.
-        advance: Told how many pairs more are done in one of the two directions.
+        advance: Told how many pairs more are done in one direction and order.
 
     Raises:
         CliffscopeError: If there are too few rollouts, a pair does not align, or as `Exchange` does.
@@ -143,41 +161,66 @@ def score_shapley(
     options: dict[str, Any] = {"batch_tokens": batch_tokens, "advance": advance}
     rise = exchange_in_turn(model, complied, refused, seed=seed, **options)
     fall = exchange_in_turn(model, refused, complied, seed=seed + 1, **options)
-    values = ((rise.added - fall.added) / 2).double().numpy()
+    gap = to_explain(rise.before, fall.before)
+    names, of_rollouts = by_rollout(((rise.added - fall.added) / 2).double().numpy(), pairs)
     prompt = prompts_by_id(cases)
-    names, of_rollouts = by_rollout(values, pairs)
 
     def scores(confirmed: Bool[np.ndarray, "layer head"] | None, **more: Any) -> HeadScores:
-        gap = to_explain(rise.before, fall.before)
         clusters = [prompt[name] for name in names]
         return HeadScores.of(
             "shapley", model, of_rollouts, to_explain=gap, clusters=clusters, confirmed=confirmed, seed=seed, **more
         )
 
-    first = scores(None)
-    candidates = first.table[(first.table["score"] > 0) & (first.table["q"] < MAX_Q)]["name"]
-    heads = parse_heads(",".join(candidates[:MOST_CANDIDATES])) if len(candidates) else ()
-    search = find_bottlenecks(model, pairs[:N_JOINT], heads, batch_tokens=batch_tokens)
-    of = np.zeros((model.n_layers, model.n_heads), dtype=np.int64)
-    for number, found in enumerate(search.bottlenecks, start=1):
-        for head in found.heads:
-            of[head] = number
-    return scores(
-        of > 0 if search.bottlenecks else None,
+    carriers = _carriers(scores(None))
+    ablation, q = _ablation(model, cases, carriers, seed, batch_tokens)
+    suppresses = (q < MAX_Q) & (ablation >= MIN_SHARE * gap)
+    search = find_bottlenecks(
+        model, pairs[:N_JOINT], [head for head in carriers if not suppresses[head]], batch_tokens=batch_tokens
+    )
+    gates = np.zeros_like(suppresses)
+    for head in (head for found in search.bottlenecks for head in found.heads):
+        gates[head] = True
+    found = scores(
+        suppresses | gates,
         columns={
             "sufficiency": rise.added.double().numpy().mean(0),
             "necessity": -fall.added.double().numpy().mean(0),
-            "bottleneck": of,
+            "ablation": ablation,
+            "ablation_q": q,
+            "role": np.where(gates, "gate", np.where(suppresses, "suppressor", "")).astype(object),
         },
         facts={
             **facts,
             "n_pairs": len(pairs),
             "n_pairs_asked": n_pairs,
-            "bottlenecks": [_told(found) for found in search.bottlenecks],
+            "gates": [_told(gate) for gate in search.bottlenecks],
             "rest": None if search.rest is None else _told(search.rest),
-            "few": bool(search.bottlenecks),
         },
     )
+    together = carried_by(model, pairs[:N_JOINT], found.suppressors, batch_tokens=batch_tokens)
+    few = together >= MIN_CARRIED and len(found.suppressors) <= most_heads(model)
+    return replace(found, facts={**found.facts, "carried": together, "few": few})
+
+
+def _carriers(scores: HeadScores) -> list[Head]:
+    """Heads with evidence that they carry some of the difference, the best first."""
+    rows = scores.table[(scores.table["score"] > 0) & (scores.table["q"] < MAX_Q)].head(MOST_CARRIERS)
+    return [Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)]
+
+
+def _ablation(
+    model: "HookedModel", cases: Cases, heads: Sequence[Head], seed: int, batch_tokens: int
+) -> tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]:
+    """The mean value of each head in the game of zeroing these in complied rollouts, and its q; NaN for others."""
+    value, q = (np.full((model.n_layers, model.n_heads), np.nan) for _ in range(2))
+    if heads:
+        turns = exchange_in_turn(model, cases.complied, None, heads=heads, seed=seed, batch_tokens=batch_tokens)
+        layers, places = zip(*heads, strict=True)
+        added = turns.added[:, layers, places].double().numpy()
+        value[layers, places] = added.mean(0)
+        p = sign_flip_p(added, clusters=cases.prompts("complied"), seed=seed)
+        q[layers, places] = benjamini_hochberg(p)
+    return value, q
 
 
 def _told(found: Bottleneck) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.bottlenecks import find_bottlenecks
+from circuits.bottlenecks import carried_by, find_bottlenecks
 from circuits.cases import Cases
 from circuits.exchange import Exchange
 from circuits.head_scores import HeadScores
 from circuits.rank import RankOptions, rank_heads
 from circuits.shapley import exchange_in_turn
+from interventions.head_ablation import ScaleHeads
 from interventions.heads import Head
 from interventions.pairs import choose_pairs
 from tests.circuits.material import organism, organism_probe, organism_rollouts
@@ -76,6 +77,18 @@ def test_rollouts_exchanged_with_themselves_have_no_values() -> None:
     assert float(turns.added.abs().max()) < 2e-3
 
 
+@pytest.mark.slow
+def test_zeroing_in_turn_adds_up_to_the_joint_ablation_and_leaves_other_heads_alone() -> None:
+    model, texts = organism("cliff"), cases().complied[:4]
+    heads = [Head(4, 5), Head(3, 1), Head(1, 6)]
+    turns = exchange_in_turn(model, texts, None, heads=heads)
+    with model.intervene(ScaleHeads(heads, "from-edge")):
+        after = Exchange(model, texts, None).of([])[0]
+    torch.testing.assert_close(turns.after, after, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(turns.added.sum((1, 2)), turns.after - turns.before, atol=1e-4, rtol=1e-4)
+    assert int((turns.added != 0).any(0).sum()) == 3
+
+
 @cache
 def scored() -> HeadScores:
     options = RankOptions(method="shapley", pairs=32)
@@ -83,20 +96,25 @@ def scored() -> HeadScores:
 
 
 @pytest.mark.slow
-def test_the_planted_heads_are_the_bottleneck() -> None:
+def test_the_planted_heads_are_the_suppressors() -> None:
     scores = scored()
     assert set(scores.suppressors) == PLANTED and set(scores.top(2)) == PLANTED
-    (found,) = scores.facts["bottlenecks"]
-    assert set(found["heads"]) == {"3.1", "4.5"} and found["carried"][-1] > 0.9
-    assert scores.facts["few"] is True
+    rows = scores.table.set_index("name")
+    assert rows.loc[["3.1", "4.5"], "role"].tolist() == ["suppressor", "suppressor"]
+    assert scores.facts["few"] is True and scores.facts["carried"] > 0.9 and scores.facts["gates"] == []
     # Shares of a whole: they add up to one.
-    assert float(scores.table["share"].sum()) == pytest.approx(1.0, abs=0.05)
-    assert scores.grid("bottleneck")[3, 1] == 1 and float(scores.grid("bottleneck").sum()) == 2
+    assert float(rows["share"].sum()) == pytest.approx(1.0, abs=0.05)
+    # A head that tells kinds of prompt apart carries a share too, and zeroed it does not bring refusal back.
+    assert rows.loc["1.6", "share"] > 0.05 and rows.loc["1.6", "ablation"] < 0
+    assert not rows.loc["1.6", "suppresses"]
 
 
 @pytest.mark.slow
 def test_without_the_planted_heads_no_few_heads_carry_it() -> None:
     pairs = choose_pairs(cases().refused, cases().complied, n=16)
+    (planted,) = find_bottlenecks(organism("cliff"), pairs, sorted(PLANTED)).bottlenecks
+    assert set(planted.heads) <= PLANTED and planted.carried[-1] > 0.8
+    assert carried_by(organism("cliff"), pairs, PLANTED) > 0.9
     rest = [head for head in scored().top(12) if head not in PLANTED]
     search = find_bottlenecks(organism("cliff"), pairs, rest)
     assert search.bottlenecks == () and search.rest is not None and search.rest.carried[-1] < 0.8

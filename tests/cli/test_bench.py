@@ -25,21 +25,9 @@ def test_one_organism_and_a_method_from_a_file(tmp_path: Path, forks: Forks) -> 
     )
     page = tmp_path / "bench.md"
     page.write_text(f"# Bench\n\n{BEGIN}\n{END}\n")
-    words = ["bench", "--quick", "--organisms", "cliff", "--methods", "ablation,last-layer", "--seeds", "1"]
-    words += [
-        "--prompts",
-        "64",
-        "--jobs",
-        "1",
-        "--with",
-        str(mine),
-        "--out",
-        str(tmp_path / "run"),
-        "--docs",
-        str(page),
-        "--json",
-    ]
-    found = payload(forks.run(*words))
+    command = "bench --quick --organisms cliff --methods ablation,last-layer --seeds 1 --prompts 64 --jobs 1 --json"
+    files = ("--with", mine, "--out", tmp_path / "run", "--docs", page)
+    found = payload(forks.run(*command.split(), *files))
     scores = {
         method: figures["precision"]["all"]["mean"]
         for method, figures in found["scores"].items()
