@@ -3,6 +3,9 @@
 The whole search is put through each world, with the probe fitted in it: choosing the cases, asking whether there is a
 cliff at all, ranking, naming heads. Where the world shows no cliff the search ends there, as it would for a user, and
 has found nothing.
+
+A random direction is a null of attribution alone, the one method that reads the probe's direction. It is a hard one:
+what happens at the edge has a part along any direction, and where that part is large the same heads write it.
 """
 
 import math
