@@ -106,7 +106,7 @@ def _proportions(options: Options) -> Iterator[Row]:
     """Wilson's interval: exact, by the sum over all outcomes, as ASR, guard and judge have it."""
     shares = np.linspace(0.005, 0.995, 199)
     for n in options.sizes:
-        covers = np.array([[share in proportion_interval(k, n) for k in range(n + 1)] for share in shares])
+        covers = np.array([[share in proportion_interval(k, n) for k in range(n + 1)] for share in shares.tolist()])
         ways = np.array([math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)])
         k = np.arange(n + 1)
         weights = np.exp(ways + k * np.log(shares)[:, None] + (n - k) * np.log1p(-shares)[:, None])

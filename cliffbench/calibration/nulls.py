@@ -103,7 +103,7 @@ def benign_as_complied(material: Material, sizes: Sizes, seed: int) -> Iterator[
     for run in range(sizes.runs):
         order = rng.permutation(len(pool))
         outcomes = ["complied"] * n + ["benign"] * (len(pool) - n) + ["refused"] * len(refused)
-        rows = [*order, *range(len(pool), len(pool) + len(refused))]
+        rows = [*order.tolist(), *range(len(pool), len(pool) + len(refused))]
         opened.append(not relabelled_cliff(cliff, outcomes, rows).objections)
         for method, values in effects.items():
             mine = order[:n]
@@ -145,7 +145,7 @@ def _above_random(model: HookedModel, effect: np.ndarray, rng: np.random.Generat
 def exchanged(material: Material, outcome: str, name: str, sizes: Sizes, seed: int) -> Iterator[Row]:
     """Interchange between rollouts that all ended alike, half of them called complied, the others refused."""
     model, probe = material.model, material.probe
-    pool = material.having(outcome)[: max(20, sizes.pool // 2)]
+    pool = material.having(outcome)[: max(16, sizes.pool // 2)]
     transcripts = at_edges(model, pool)
     rows = [(into, source) for into in range(len(pool)) for source in range(len(pool)) if into != source]
     read = interchange(
