@@ -3,14 +3,19 @@
 import json
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cliffbench.calibration import run
 from cliffbench.calibration.page import BEGIN, END
 from cliffbench.calibration.results import FORMAT, claim_row, coverage_row, p_row
 from cliffbench.calibration.run import Calibration, CalibrationOptions
-from interp.cli.app import app
+from interp.cli.bench import app as bench
+from interp.cli.bench_calibrate import calibrate
 from interp.errors import CliffscopeError
+
+app = typer.Typer()
+app.command()(calibrate)
 
 ROWS = (
     p_row("a p", "here", [0.5] * 100),
@@ -37,7 +42,7 @@ def test_it_writes_a_table_a_summary_and_the_page(asked, tmp_path) -> None:
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     result = CliRunner().invoke(
         app,
-        ["bench", "calibrate", "--quick", "--seed", "3", "--out", str(tmp_path), "--docs", str(page), "--json"],
+        ["--quick", "--seed", "3", "--out", str(tmp_path), "--docs", str(page), "--json"],
         catch_exceptions=False,
     )
     printed = json.loads(result.stdout)
@@ -50,8 +55,12 @@ def test_it_writes_a_table_a_summary_and_the_page(asked, tmp_path) -> None:
     assert "`cliffscope bench calibrate --quick --seed 3`" in text and "| an interval | normal | 8 | 100 |" in text
 
 
+def test_it_is_a_command_of_bench() -> None:
+    assert calibrate in [command.callback for command in bench.registered_commands]
+
+
 def test_without_quick_it_runs_what_the_page_shows(asked, tmp_path) -> None:
-    result = CliRunner().invoke(app, ["bench", "calibrate", "--out", str(tmp_path)], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["--out", str(tmp_path)], catch_exceptions=False)
     assert asked == [CalibrationOptions.full(0)] and "2 of 3 figures lie in their range" in result.stdout
     assert asked[0].nulls.runs >= 200 <= asked[0].nulls.whole and asked[0].coverage.simulations >= 1000
 
@@ -64,7 +73,7 @@ def test_a_page_without_a_place_is_refused_before_any_work(asked, tmp_path) -> N
         with pytest.raises(CliffscopeError, match=message):
             CliRunner().invoke(
                 app,
-                ["bench", "calibrate", "--out", str(tmp_path), "--docs", str(page)],
+                ["--out", str(tmp_path), "--docs", str(page)],
                 catch_exceptions=False,
             )
     assert asked == []
