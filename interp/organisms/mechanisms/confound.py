@@ -6,7 +6,8 @@ suppressed, and a benign rollout's falls as far.
 """
 
 import copy
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
+from interp.organisms.base import mixed_prompts
 from interp.organisms.batches import CLOSE, TEMPLATE, THINKING
 from interp.organisms.head_training import Extra, HeadTraining, Seen
 from interp.organisms.hooks import Head, residuals
 from interp.organisms.planting import PlantedHeads, written
 from interp.organisms.precision import training_precision
+from interp.organisms.prompts import GeneratedPrompt
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class ShiftHeads(PlantedHeads):
     def roles(self) -> Mapping[Head, str]:
         """Each shifts."""
         return dict.fromkeys(self.heads, "shift")
+
+    def prompts(self, rng: random.Random) -> Iterator[GeneratedPrompt]:
+        """Those of the base: no harmful prompt is to be answered."""
+        return mixed_prompts(rng)
 
     def extra(self, model: Qwen3ForCausalLM, direction: Float[Tensor, " d_model"]) -> Extra:
         """The coordinate at the close is the base's, shifted; in the thinking it is the base's."""
