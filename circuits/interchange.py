@@ -110,7 +110,7 @@ def screen(
         CliffscopeError: If there are too few rollouts, a pair does not align, a swap of a rollout with itself changes
             something, or the probe does not fit the model.
     """
-    facts = {"positions": [str(position) for position in positions], "probe_site": probe.site}
+    facts: dict[str, Any] = {"positions": [str(position) for position in positions], "probe_site": probe.site}
     if cases.nothing is not None:
         return HeadScores.nothing("interchange", model, cases.nothing, facts)
     pairs = choose_pairs(cases.refused, cases.complied, n=n_pairs, positions=positions, seed=seed)
