@@ -203,6 +203,13 @@ def test_training_prompts_are_balanced_and_never_held_out() -> None:
     assert 0.42 < sum(p.category in ANSWERED for p in harmful) / len(harmful) < 0.58
 
 
+@pytest.mark.parametrize("name", sorted(m.name for m in MECHANISMS if m.roles))
+def test_every_mechanism_is_given_prompts_without_end(name: str) -> None:
+    stream = mechanism_of(name).prompts(random.Random(0))
+    drawn = [next(stream) for _ in range(60)]
+    assert {p.split for p in drawn} == {"train"} and {p.harmful for p in drawn} == {True, False}
+
+
 @pytest.mark.parametrize("name", sorted(m.name for m in MECHANISMS))
 def test_a_mechanism_is_drawn_elsewhere_by_a_seed(name: str) -> None:
     drawn = [mechanism_of(name).drawn(seed).facts() for seed in (1, 1, 2)]
