@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.null_mode import refuse
 from interp.cli.options import (
     BatchSize,
     BatchTokens,
@@ -16,6 +17,8 @@ from interp.cli.options import (
     Mask,
     MaxNewTokens,
     Model,
+    Null,
+    NullName,
     Restart,
     Rollouts,
     Seed,
@@ -49,6 +52,12 @@ Site = Annotated[
     typer.Option("--site", help="Where the SAE belongs, such as blocks.3.hook_resid_post, if it does not say."),
 ]
 Latent = Annotated[str, typer.Option("--latent", help="Number of the latent, or several separated by commas.")]
+
+
+_NO_NULL = dict.fromkeys(
+    (NullName.RANDOM_DIRECTION, NullName.BENIGN),
+    "latents are searched; shuffled labels and an untrained SAE are always set beside them",
+)
 
 
 class Architecture(StrEnum):
@@ -153,6 +162,7 @@ def rank(
         float, typer.Option("--test-fraction", help="The share of prompts that are not ranked by.")
     ] = 0.3,
     shuffles: Annotated[int, typer.Option("--shuffles", min=1, help="Shuffles of the labels.")] = 9999,
+    null: Null = None,
     site: Site = None,
     batch_tokens: BatchTokens = 8192,
     mask: Mask = None,
@@ -164,6 +174,8 @@ def rank(
     """Ranks latents by how well they tell two groups of rollouts apart, with shuffled labels and an untrained SAE.
 
     A latent is read at the edge unless told otherwise. Columns: see the table's `latent`, `auroc`, `worst`, `q`, ….
+    Both nulls of such a search are always run: --null shuffled and random-weights (of the SAE) change nothing, and the
+    others make no sense here.
 
     Example: cliffscope sae rank --model organism:cliff --sae sae --rollouts rollouts.jsonl
     --contrast refused-complied --out latents.parquet
@@ -171,6 +183,7 @@ def rank(
     from interp.rollouts import read_rollouts
     from interp.transcripts.positions import SEGMENTS, check_position
 
+    refuse(null, _NO_NULL)
     wanted = [name.strip() for name in at.split(",")]
     for name in wanted:
         if name not in SEGMENTS:
