@@ -54,7 +54,8 @@ class Sizes:
         runs: Of each null.
         whole: Runs of the nulls that put a model through the whole search.
         each: Rollouts of each outcome in a whole search.
-        heads: Rollouts of each outcome in a search for heads on random weights.
+        heads: Rollouts of each outcome in a search without the gate, on random weights.
+        ungated: Runs of it; they have no range to keep, and take longest.
         pool: Rollouts of a kind from which relabellings draw.
         pairs: Of an interchange.
     """
@@ -63,11 +64,12 @@ class Sizes:
     whole: int = 200
     each: int = 16
     heads: int = 8
+    ungated: int = 60
     pool: int = 48
     pairs: int = 60
 
 
-QUICK = Sizes(runs=60, whole=8, each=12, heads=8, pool=32, pairs=40)
+QUICK = Sizes(runs=60, whole=8, each=12, ungated=4, pool=32, pairs=40)
 
 
 def nulls(sizes: Sizes | None = None, seed: int = 0, advance: Advance = lambda amount: None) -> Iterator[Row]:
@@ -202,7 +204,8 @@ def searches(null: str, material: Material, sizes: Sizes, seed: int, advance: Ad
     world = World(material.model, rollouts, replace(material.probe, training={}))
     found = []
     for run in range(sizes.whole):
-        found.append(_search(make_null(null, world, seed + run), sizes, run, raw=null == "random-weights"))
+        raw = null == "random-weights" and run < sizes.ungated
+        found.append(_search(make_null(null, world, seed + run), sizes, run, raw=raw))
         advance(1)
     n, setting = sizes.each, {"shuffled": "cliff, shuffled labels"}.get(null, "random weights")
     read_off = READ_OFF if null == "random-weights" else ""
@@ -222,7 +225,7 @@ def searches(null: str, material: Material, sizes: Sizes, seed: int, advance: Ad
         yield p_row(f"{method}: p", f"{setting}, gate", p, n=n)
         yield claim_row(f"{method}: heads named", f"{setting}, gate", named, n=n)
     for method in found[0].raw:
-        raw = [one.raw[method] for one in found]
+        raw = [one.raw[method] for one in found if one.raw]
         without, n = f"{setting}, no gate", sizes.heads
         yield p_row(f"{method}: p", without, [table.table["p"].to_numpy() for table in raw], n=n, note=NOT_ITS_NULL)
         yield claim_row(
