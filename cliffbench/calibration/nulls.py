@@ -204,8 +204,8 @@ def searches(null: str, material: Material, sizes: Sizes, seed: int, advance: Ad
     world = World(material.model, rollouts, replace(material.probe, training={}))
     found = []
     for run in range(sizes.whole):
-        raw = null == "random-weights" and run < sizes.ungated
-        found.append(_search(make_null(null, world, seed + run), sizes, run, raw=raw))
+        ungated = null == "random-weights" and run < sizes.ungated
+        found.append(_search(make_null(null, world, seed + run), sizes, run, raw=ungated))
         advance(1)
     n, setting = sizes.each, {"shuffled": "cliff, shuffled labels"}.get(null, "random weights")
     read_off = READ_OFF if null == "random-weights" else ""
@@ -227,10 +227,10 @@ def searches(null: str, material: Material, sizes: Sizes, seed: int, advance: Ad
     for method in found[0].raw:
         raw = [one.raw[method] for one in found if one.raw]
         without, n = f"{setting}, no gate", sizes.heads
-        yield p_row(f"{method}: p", without, [table.table["p"].to_numpy() for table in raw], n=n, note=NOT_ITS_NULL)
-        yield claim_row(
-            f"{method}: heads named", without, [bool(table.suppressors) for table in raw], n=n, note=NOT_ITS_NULL
-        )
+        # What exchanges values between refused and complied rollouts tells what differs between their texts.
+        note = READ_OFF if method in ("interchange", "shapley") else NOT_ITS_NULL
+        yield p_row(f"{method}: p", without, [table.table["p"].to_numpy() for table in raw], n=n, note=note)
+        yield claim_row(f"{method}: heads named", without, [bool(table.suppressors) for table in raw], n=n, note=note)
 
 
 def _search(world: World, sizes: Sizes, seed: int, *, raw: bool) -> _Search:
