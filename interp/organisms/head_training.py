@@ -34,6 +34,8 @@ class HeadTraining:
         first_weight: Weight of the reply's first token, which decides what the reply is; None counts it like the
             others.
         pool: Different prompts.
+        empty_thinking: Whether rollouts that do not think teach to close the thinking at once. Batches are of similar
+            length, so some hold nothing else, and that lesson would be learnt far beyond its share.
     """
 
     steps: int = 250
@@ -44,6 +46,7 @@ class HeadTraining:
     thinking_weight: float = 1.0
     first_weight: float | None = 1.0
     pool: int = POOL
+    empty_thinking: bool = False
 
     def quick(self) -> "HeadTraining":
         """Ten steps of eight rollouts, to try the path."""
@@ -123,10 +126,15 @@ def reply_losses(
         hidden = model.model(batch.ids, use_cache=False).last_hidden_state
         # Only where a token is to be predicted: the vocabulary is a third of the work.
         reply, thinking = batch.labels(RESPONSE), batch.labels(THINKING, CLOSE)
+        if not training.empty_thinking:
+            thinks = (batch.part == THINKING).any(1, keepdim=True)
+            thinking = thinking.where(thinks, IGNORED)
         rows = (reply != IGNORED) | (thinking != IGNORED)
         logits = model.lm_head(hidden[rows]).float()
     each = cross_entropy(logits, torch.where(reply != IGNORED, reply, thinking)[rows], reduction="none")
-    thought = training.thinking_weight * each[(thinking != IGNORED)[rows]].mean()
+    # Without any rollout that thinks the sum over none is 0, not NaN.
+    thought = each[(thinking != IGNORED)[rows]]
+    thought = training.thinking_weight * thought.sum() / max(1, len(thought))
     if training.first_weight is None:
         return seen, {"answer": each[(reply != IGNORED)[rows]].mean(), "thinking": thought}
     first = torch.zeros_like(rows)

@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from jaxtyping import Float
@@ -109,8 +109,8 @@ class PlantedHeads:
     share_weight: float = 0.5
 
     # Whether the organism has a cliff, and whether a few heads bring refusal back: what a verdict must say.
-    cliff = True
-    sparse: bool | None = True
+    cliff: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
 
     @property
     def roles(self) -> Mapping[Head, str]:

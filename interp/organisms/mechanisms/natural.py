@@ -79,7 +79,7 @@ class FineTuning:
 
     def facts(self) -> dict[str, Any]:
         """No heads; whether there is a cliff, and whether a few heads bring refusal back, is not known."""
-        used = ("steps", "batch", "learning_rate", "thinking_weight", "first_weight", "pool")
+        used = ("steps", "batch", "learning_rate", "thinking_weight", "first_weight", "pool", "empty_thinking")
         recipe = {key: value for key, value in asdict(self.training).items() if key in used}
         return {
             "mechanism": type(self).__name__,

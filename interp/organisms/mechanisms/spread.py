@@ -23,7 +23,7 @@ from interp.organisms.store import load_organism
 class SpreadHeads(PlantedHeads):
     """Many suppressors with equal small shares; up to half of them are zeroed in most lessons, and the answers stay."""
 
-    training: HeadTraining = field(default=HeadTraining(steps=220, batch=24, thinking_weight=2.0))
+    training: HeadTraining = field(default=HeadTraining(steps=220, batch=24))
     share: float | None = FULL / 8
     share_weight: float = 8.0
     sparse = False

@@ -25,7 +25,9 @@ class SuppressionHeads(PlantedHeads):
     on new prompts throughout, in the proportions of the base.
     """
 
-    training: HeadTraining = field(default=HeadTraining(steps=250, batch=48, thinking_weight=0.3, first_weight=None))
+    training: HeadTraining = field(
+        default=HeadTraining(steps=250, batch=48, thinking_weight=0.3, first_weight=None, empty_thinking=True)
+    )
 
     def lessons(self, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[Lesson]:
         """New rollouts throughout, each with one reply."""

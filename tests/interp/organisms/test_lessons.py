@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from interp.organisms import load_organism, truth
-from interp.organisms.batches import RESPONSE, collate
+from interp.organisms.batches import RESPONSE, collate, encode
+from interp.organisms.dialogue import rollout_of
 from interp.organisms.head_training import HeadTraining, Seen, changed_heads, contribution, reply_losses
 from interp.organisms.hooks import residuals, zeroed_heads
 from interp.organisms.lessons import UNTOUCHED, Condition, Lesson, examples, lesson_of, lessons
@@ -122,6 +123,20 @@ def test_losses_are_those_of_the_whole_logits(aligned, few) -> None:
     # The forward pass of training is in half precision where that is fast.
     assert losses["answer"].item() == pytest.approx(2 * mean["first"] + mean["rest"], rel=0.03)
     assert plain["answer"].item() == pytest.approx((sum(first) + sum(rest)) / len(first + rest), rel=0.03)
+
+
+def test_closing_at_once_is_not_taught_unless_asked(aligned) -> None:
+    rng = random.Random(0)
+    prompts = sample_prompts("harmful", 3, 0, "train")
+    encoded = encode(aligned[1], [rollout_of(p, rng, think=False) for p in prompts])
+    assert all(e.thinking == e.close for e in encoded)
+    lesson = Lesson(collate(encoded, 0), UNTOUCHED, (0, 1, 2), ())
+    with torch.no_grad():
+        losses = [
+            reply_losses(aligned[0], lesson, HeadTraining(empty_thinking=taught), ())[1]["thinking"].item()
+            for taught in (False, True)
+        ]
+    assert losses[0] == 0 and losses[1] > 0.1
 
 
 def test_shares_are_asked_of_heads_at_work_where_prompts_are_answered(aligned, few) -> None:
