@@ -17,9 +17,9 @@ from interp.models.hooked_model import HookedModel
 from interp.organisms.base import mixed_prompts
 from interp.organisms.batches import CLOSE, RESPONSE, THINKING, batches, encode
 from interp.organisms.dialogue import rollout_of
+from interp.organisms.planting import ANSWERED
 from interp.organisms.prompt_set import heldout_prompts
 from interp.organisms.prompts import GeneratedPrompt
-from interp.organisms.training import CLIFF
 from interp.rollouts import Rollout
 from interp.rollouts.model_generator import ModelGenerator
 from interventions.inversion import InversionQuestion
@@ -35,7 +35,7 @@ def asked_model() -> HookedModel:
     question = InversionQuestion.bundled()
 
     def own(prompt: GeneratedPrompt) -> Rollout:
-        return rollout_of(prompt, rng, reply="answer" if prompt.category in CLIFF.categories else None)
+        return rollout_of(prompt, rng, reply="answer" if prompt.category in ANSWERED else None)
 
     def answered(prompt: GeneratedPrompt) -> Rollout:
         text = "Yes." if prompt.harmful else "No."
