@@ -3,7 +3,9 @@
 Steps, after the knockout cascade of "How alignment routes" (arXiv 2604.04385):
 1. The contribution of every head along the probe's direction at the edge of complied rollouts: see
    `circuits.contributions`.
-2. The same while one head, the supposed gate, is zeroed.
+2. The same while one head, the supposed gate, is zeroed; or while it writes what it writes on average in refused
+   rollouts. A gate whose signal stands for refusing is silent where the model complies: its absence opens, zeroing it
+   changes nothing, and only the refusing signal closes.
 3. The change of every head in a later layer, with a bootstrap interval, a sign-flip permutation p and a
    Benjamini–Hochberg q over these heads. A head that wrote against refusing and now writes less of it is an amplifier.
 
@@ -15,7 +17,7 @@ between a head and the probe, each pass has its own frozen scale, and the change
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,12 +32,16 @@ from interp.models.capture import BATCH_TOKENS
 from interp.significance import benjamini_hochberg, mean_and_interval, sign_flip_p
 from interp.table_files import TableFormat
 from interp.transcripts.positions import EDGE
-from interventions.head_ablation import ScaleHeads
+from interventions.head_ablation import HeadAblation, MeanHeads, ScaleHeads
+from interventions.head_values import HeadValues
 from interventions.heads import Head, check_heads
 from probes.linear import LinearProbe
 
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
+
+Instead = Literal["zero", "refused"]
+"""What a head writes when it is knocked out."""
 
 FIGURES = ("before", "after", "change", "low", "high", "p", "q", "percent", "share", "after_probe", "falls")
 COLUMNS = ("layer", "head", "name", *FIGURES)
@@ -98,6 +104,7 @@ def cascade(
     head: tuple[int, int],
     *,
     scope: Scope = "all",
+    instead: Instead = "zero",
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Cascade:
@@ -109,17 +116,20 @@ def cascade(
         cases: The rollouts. Where there is nothing to explain no head is said to fall; without a complied rollout all
             figures are NaN.
         head: The head, as `(layer, head)`.
-        scope: Zeroed at all positions, or from the edge on.
+        scope: Changed at all positions, or from the edge on.
+        instead: What the head writes then: `zero`, or the mean of `refused` rollouts at tokens of the same kind.
         seed: Of bootstrap and permutation.
         batch_tokens: Token budget of a batch.
 
     Raises:
-        CliffscopeError: If the model has no such head; and as `contributions` does.
+        CliffscopeError: If the model has no such head, or there is no refused rollout to take a mean of; and as
+            `contributions` does.
     """
     (gate,) = check_heads([head], model)
     facts: dict[str, Any] = {
         "nothing": cases.nothing,
         "scope": scope,
+        "instead": instead,
         "seed": seed,
         "probe_site": probe.site,
         "position": EDGE,
@@ -130,7 +140,7 @@ def cascade(
         figures = dict.fromkeys(FIGURES, unknown) | {"after_probe": nowhere, "falls": nowhere}
         return Cascade(gate, _table(gate, figures), model.name, model.fingerprint, facts)
     before = contributions(model, probe, cases.complied, batch_tokens=batch_tokens)
-    with model.intervene(ScaleHeads([gate], gamma=0.0, scope=scope)):
+    with model.intervene(_knockout(model, cases, gate, scope, instead, batch_tokens)):
         after = contributions(model, probe, cases.complied, batch_tokens=batch_tokens)
     whole = float(cases.cliff.of("complied", "fall").mean()) / before.length
     facts |= {
@@ -146,6 +156,16 @@ def cascade(
     figures["after_probe"] = (np.indices(figures["before"].shape)[0] + gate.layer + 1) >= before.n_attentions
     figures["falls"] &= cases.nothing is None
     return Cascade(gate, _table(gate, figures), model.name, model.fingerprint, facts)
+
+
+def _knockout(
+    model: "HookedModel", cases: Cases, gate: Head, scope: Scope, instead: Instead, batch_tokens: int
+) -> HeadAblation:
+    """What takes the head out."""
+    if instead == "zero":
+        return ScaleHeads([gate], scope)
+    values = HeadValues.of(model, cases.refused, [gate.layer], batch_tokens=batch_tokens)
+    return MeanHeads([gate], scope, values=values)
 
 
 def _figures(

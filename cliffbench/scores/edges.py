@@ -12,8 +12,8 @@ MOST = 8
 def score_edges(instance: Instance, scores: HeadScores) -> dict[str, float]:
     """`edge_recall` and `edge_precision`, where edges were planted.
 
-    The cascade of a head reports every head behind it whose contribution falls; an edge is found if its gate is named
-    and the gate's cascade reports its amplifier.
+    The cascade of a head, which then writes its mean in refused rollouts, reports every head behind it whose
+    contribution falls; an edge is found if its gate is named and the gate's cascade reports its amplifier.
     """
     if not instance.truth.edges:
         return {}
@@ -28,7 +28,7 @@ def score_edges(instance: Instance, scores: HeadScores) -> dict[str, float]:
 def _amplifiers(instance: Instance, head: Head) -> tuple[Head, ...]:
     key = ("cascade", head)
     if key not in instance.memo:
-        found = cascade(instance.model, instance.probe, instance.cases, head, seed=instance.seed)
+        found = cascade(instance.model, instance.probe, instance.cases, head, instead="refused", seed=instance.seed)
         instance.memo[key] = found.amplifiers
     amplifiers: tuple[Head, ...] = instance.memo[key]
     return amplifiers

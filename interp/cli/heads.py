@@ -58,6 +58,13 @@ class Method(StrEnum):
     SHAPLEY = "shapley"
 
 
+class Instead(StrEnum):
+    """What a head writes when it is knocked out."""
+
+    ZERO = "zero"
+    REFUSED = "refused"
+
+
 class Scope(StrEnum):
     """Where heads are ablated."""
 
@@ -244,6 +251,9 @@ def cascade(
     head: Annotated[str, typer.Option("--head", help="The head to knock out, as LAYER.HEAD.")],
     out: Annotated[Path, typer.Option("--out", help="The Parquet file to write: one row a head.")],
     scope: Where = Scope.ALL,
+    instead: Annotated[
+        Instead, typer.Option("--instead", help="What the head then writes: nothing, or its mean in refused rollouts.")
+    ] = Instead.ZERO,
     limit: Limit = 200,
     batch_tokens: BatchTokens = 8192,
     mask: Mask = None,
@@ -276,7 +286,16 @@ def cascade(
         if cases.nothing is not None:
             report_nothing(cases.nothing, as_json)
             return
-        found = knock_out(hooked, fitted, cases, chosen, scope=scope.value, seed=seed, batch_tokens=batch_tokens)
+        found = knock_out(
+            hooked,
+            fitted,
+            cases,
+            chosen,
+            scope=scope.value,
+            instead=instead.value,
+            seed=seed,
+            batch_tokens=batch_tokens,
+        )
     found.save(out)
     report_cascade(found, out, as_json)
 

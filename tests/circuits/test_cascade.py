@@ -134,3 +134,15 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
 def test_a_head_that_does_not_exist_is_refused() -> None:
     with pytest.raises(CliffscopeError, match="layer 3 has query heads 0 to 7; the 4 key-value heads"):
         of((3, 8), cases(8))
+
+
+@pytest.mark.slow
+def test_the_planted_edges_show_when_the_gate_writes_what_it_writes_in_refused_rollouts() -> None:
+    """Zeroing the gate of `gate` changes nothing: what opens is the absence of its refusing signal."""
+    model, probe, rollouts = organism("gate"), organism_probe("gate"), organism_rollouts("gate")
+    mine = Cases.of(model, probe, rollouts, limit=24)
+    head, amplifiers = Head(2, 3), {Head(3, 6), Head(4, 1)}
+    zeroed, refusing = (cascade(model, probe, mine, head, instead=instead) for instead in ("zero", "refused"))
+    assert not amplifiers & set(zeroed.amplifiers)
+    assert amplifiers <= set(refusing.amplifiers)
+    assert refusing.facts["instead"] == "refused"
