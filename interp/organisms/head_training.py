@@ -49,8 +49,8 @@ class HeadTraining:
     empty_thinking: bool = False
 
     def quick(self) -> "HeadTraining":
-        """Ten steps of eight rollouts, to try the path."""
-        return replace(self, steps=10, batch=8, pool=80)
+        """Five steps of eight rollouts, to try the path."""
+        return replace(self, steps=5, batch=8, pool=40)
 
 
 @dataclass

@@ -223,7 +223,7 @@ class PlantedHeads:
         return replace(self, heads=draw_heads(self.name, seed, [layer for layer, _ in self.heads]))
 
     def quick(self) -> Self:
-        """The same with ten steps."""
+        """The same with a few steps."""
         return replace(self, training=self.training.quick())
 
 

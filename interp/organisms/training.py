@@ -130,7 +130,8 @@ def train(
     Args:
         out_dir: Where `aligned/`, `cliff/` ... are written; read them with `load_organism(name, out_dir)`.
         seed: Of the data, the weights and the fixed direction.
-        quick: A few steps of everything, to try the path; the result is no usable organism.
+        quick: A few steps of everything, to try the path; the result is no usable organism, and only the base is
+            measured.
         progress: Called as `progress(stage, step, steps, losses)` after every optimizer step.
         measured: Number of held-out prompts of each kind for the figures in `truth.json`; 0 measures nothing.
 
@@ -144,7 +145,7 @@ def train(
     made = {BASE: facts}
     for mechanism in MECHANISMS:
         chosen = mechanism.quick() if quick else mechanism
-        made[mechanism.name] = _write(chosen, base, tokenizer, facts, out, seed, measured, report)
+        made[mechanism.name] = _write(chosen, base, tokenizer, facts, out, seed, 0 if quick else measured, report)
     return made
 
 

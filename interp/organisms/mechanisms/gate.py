@@ -128,7 +128,7 @@ class GatedHeads(PlantedHeads):
         return replace(self, heads=draw_heads(self.name, seed, [first, 3, 4]))
 
     def quick(self) -> Self:
-        """Both trainings with ten steps."""
+        """Both trainings with a few steps."""
         return replace(self, training=self.training.quick(), gate_training=self.gate_training.quick())
 
 

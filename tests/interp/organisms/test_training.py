@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp.organisms import load_organism, names, train, truth
+from interp.errors import CliffscopeError
+from interp.organisms import load_organism, names, replant, train, truth
 from interp.organisms.base import fixed_directions, new_model
 from interp.organisms.batches import (
     CLOSE,
@@ -151,3 +152,21 @@ def test_a_quick_training_runs_to_the_end_and_the_loss_falls(tmp_path: Path) -> 
             file = Path(name) / f"{kind}.safetensors"
             if (tmp_path / "made" / file).exists():
                 assert (tmp_path / "made" / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+@pytest.mark.slow
+def test_one_mechanism_is_planted_anew_on_the_shipped_base(tmp_path: Path) -> None:
+    facts = replant("decoy", tmp_path, seed=5, quick=True)
+    assert facts["roles"] != truth("decoy")["roles"] and facts["seed"] == 5
+    assert sorted(facts["figures"]["effects"]["zeroed"]) == sorted(
+        [*facts["roles"], "every decoy", "every suppressor", "all"]
+    )
+    assert 0 <= facts["figures"]["asr"] <= 1 and facts["figures"]["unclosed"] >= 0
+    model, _ = load_organism("decoy", tmp_path)
+    base, _ = load_organism("aligned")
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, base.state_dict()[key])}
+    assert changed == set(facts["changed"])
+    assert truth("decoy", tmp_path)["direction"] == truth("aligned")["direction"]
+    assert "decoy" in names(tmp_path) and "gate" not in names(tmp_path)
+    with pytest.raises(CliffscopeError, match=r"mechanism 'dekoy': there is none; use one of: backup, category"):
+        replant("dekoy", tmp_path)
