@@ -171,12 +171,14 @@ def score_shapley(
             "shapley", model, of_rollouts, to_explain=gap, clusters=clusters, confirmed=confirmed, seed=seed, **more
         )
 
-    carriers = _carriers(scores(None))
+    first = scores(None)
+    carriers = _carriers(first)
     ablation, q = _ablation(model, cases, carriers, seed, batch_tokens)
     suppresses = (q < MAX_Q) & (ablation >= MIN_SHARE * gap)
-    search = find_bottlenecks(
-        model, pairs[:N_JOINT], [head for head in carriers if not suppresses[head]], batch_tokens=batch_tokens
-    )
+    # Of heads that are too weak to be named no gate is made, however many of them carry it together.
+    strong = first.grid("share") >= MIN_SHARE
+    others = [head for head in carriers if strong[head] and not suppresses[head]]
+    search = find_bottlenecks(model, pairs[:N_JOINT], others, batch_tokens=batch_tokens)
     gates = np.zeros_like(suppresses)
     for head in (head for found in search.bottlenecks for head in found.heads):
         gates[head] = True
