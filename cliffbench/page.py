@@ -96,13 +96,12 @@ def _named(table: pd.DataFrame, summary: dict[str, Any]) -> str:
 
 
 def _verdicts(table: pd.DataFrame, summary: dict[str, Any]) -> str:
+    readings = table[table["group"] == "verdict"]["method"].drop_duplicates().tolist()
     rows = []
     for organism, facts in summary["organisms"].items():
-        says = [
-            mean_over(table, reading, "says_cliff", [organism])["mean"] for reading in ("shipped verdict", "raw drop")
-        ]
+        says = [mean_over(table, reading, "says_cliff", [organism])["mean"] for reading in readings]
         rows.append([organism, _TRUTHS[facts["has_cliff"]], *(_share(value) for value in says)])
-    return _grid(["organism", "truth", "shipped verdict says cliff", "raw drop says cliff"], rows)
+    return "How often each reading says cliff.\n\n" + _grid(["organism", "truth", *readings], rows)
 
 
 _TRUTHS = {True: "cliff", False: "no cliff", None: "not known"}

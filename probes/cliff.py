@@ -20,7 +20,7 @@ import pandas as pd
 
 from interp.null_runs import NullRuns
 from interp.significance import difference_and_interval
-from interp.statistics import Interval, bootstrap_interval
+from interp.statistics import Interval, bootstrap_counts, bootstrap_interval, percentile_bounds
 from interp.transcripts import Transcript
 from probes.stages import lost_at, path_of, path_table, stage_table
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
@@ -229,11 +229,36 @@ class Cliff:
         found.extend(null.objection for null in self.nulls if null.shown)
         return tuple(found)
 
+    def left_over(self, control: Outcome) -> tuple[float, Interval]:
+        """The mean cliff of complied rollouts without what a control falls too, with its bootstrap 95 % interval.
+
+        The control's mean fall, in log-odds, is given back at each edge. A shift that all rollouts share is then gone,
+        and what is left must still be a cliff: a difference of the falls may be sure and yet too small to be one.
+        """
+        complied = [row for row in self.rows if row.outcome == "complied"]
+        falls = self.of(control, "fall")
+        if min(len(complied), len(falls)) < 2:
+            return float("nan"), Interval.undefined("fewer than two rollouts")
+        plateau = np.array([row.plateau for row in complied])
+        edge = np.clip([row.edge for row in complied], 1e-15, 1 - 1e-15)
+        logit = np.log(edge) - np.log1p(-edge)
+        draws = [
+            bootstrap_counts(n, seed=self.seed + number) / n for number, n in enumerate((len(complied), len(falls)))
+        ]
+        samples = (draws[0] * (plateau - sigmoid(logit + (draws[1] @ falls)[:, None]))).sum(1)
+        low, high = percentile_bounds(samples)
+        return float((plateau - sigmoid(logit + falls.mean())).mean()), Interval(float(low), float(high))
+
     def _common_shift(self, control: Outcome) -> list[str]:
         value, interval = self.excess_fall(control)
-        if interval.low > 0:
-            return []
-        return [f"{control} rollouts fall as far in log-odds (difference {value:.2f} {interval})"]
+        if not interval.low > 0:
+            return [f"{control} rollouts fall as far in log-odds (difference {value:.2f} {interval})"]
+        left, interval = self.left_over(control)
+        if not interval.low > MIN_CLIFF:
+            return [
+                f"{control} rollouts fall nearly as far: without their fall the mean cliff is {left:.2f} {interval}"
+            ]
+        return []
 
     @property
     def verdict(self) -> Literal["cliff", "no cliff"]:

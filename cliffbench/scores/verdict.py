@@ -1,16 +1,29 @@
-"""Cliff or no cliff: the shipped verdict, and the naive reading of the mean curve, against the truth."""
+"""Cliff or no cliff: the shipped verdict, and the naive reading of the mean curve, against the truth.
 
-from collections.abc import Sequence
+The naive reading fits a probe in the thinking, where the model knows what is harmful, reads it along the rollouts, and
+calls a drop of the mean curve at the edge a cliff: no control and no interval. (A probe fitted at the edge cannot be
+fooled in that way: what shifts every edge shifts its threshold.) The shipped verdict is asked with that probe too.
+"""
 
 from cliffbench.instances import Instance
-from probes.cliff import MIN_CLIFF, Cliff
+from probes.cliff import MIN_CLIFF, OUTCOMES, Cliff
+from probes.cliff_run import measure_cliff
+from probes.examples import Examples
+from probes.model_sweep import fit_probe
+
+THINKING = "think:0.5"
+"""Where the probe of the naive reading is fitted."""
+NAIVE, SHIPPED, SHIPPED_THINKING = "raw drop", "shipped verdict", "shipped verdict, probe of the thinking"
+"""The readings."""
 
 
 def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
     """By the way of reading: `says_cliff`, and `verdict_right` where the truth is known."""
+    thinking = cliff_of_thinking(instance)
     readings = {
-        "shipped verdict": instance.cliff.verdict == "cliff",
-        "raw drop": naive_verdict(instance.cliff) == "cliff",
+        SHIPPED: instance.cliff.verdict == "cliff",
+        SHIPPED_THINKING: thinking.verdict == "cliff",
+        NAIVE: naive_verdict(thinking) == "cliff",
     }
     truth = instance.truth.has_cliff
     return {
@@ -19,12 +32,21 @@ def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
     }
 
 
-def naive_verdict(cliff: Cliff, outcomes: Sequence[str] = ("complied", "refused")) -> str:
+def cliff_of_thinking(instance: Instance) -> Cliff:
+    """The cliff under a probe that was fitted in the thinking."""
+    model, sizes = instance.model, instance.sizes
+    probe, _ = fit_probe(model, Examples.of(model, instance.rollouts, [THINKING]))
+    return measure_cliff(
+        model, probe, instance.rollouts, n_shuffles=sizes.n_shuffles, by_layer=False, seed=instance.seed
+    )
+
+
+def naive_verdict(cliff: Cliff) -> str:
     """`cliff` where the mean curve of harmful prompts falls by more than `MIN_CLIFF`: no control, no interval.
 
     Read on the complied rollouts, and where there are none on the refused ones.
     """
-    for outcome in outcomes:
+    for outcome in OUTCOMES[:2]:
         falls = cliff.of(outcome, "cliff")
         if len(falls):
             return "cliff" if float(falls.mean()) > MIN_CLIFF else "no cliff"

@@ -12,7 +12,14 @@ from cliffbench.scores.faithfulness import areas, faithfulness, score_faithfulne
 from cliffbench.scores.heads import score_heads
 from cliffbench.scores.masks import mask_effect, score_mask
 from cliffbench.scores.sparsity import score_sparsity
-from cliffbench.scores.verdict import naive_verdict, score_verdicts
+from cliffbench.scores.verdict import (
+    NAIVE,
+    SHIPPED,
+    SHIPPED_THINKING,
+    cliff_of_thinking,
+    naive_verdict,
+    score_verdicts,
+)
 from cliffbench.truth import Truth
 from interp.organisms import truth
 from interventions.heads import Head
@@ -110,5 +117,18 @@ def test_edges_of_named_gates_alone_are_found() -> None:
 def test_the_naive_reading_of_a_confound_is_a_cliff_and_the_shipped_verdict_is_not() -> None:
     here = instance("confound")
     assert here.truth.control
-    assert naive_verdict(here.cliff) == "cliff"
+    thinking = cliff_of_thinking(here)
+    # The raw curve drops by far more than the least cliff, and surely; with its controls it is none.
+    assert naive_verdict(thinking) == "cliff" and thinking.mean > 0.5
+    assert thinking.verdict == "no cliff" and "fall nearly as far" in thinking.evidence
     assert here.cliff.verdict == "no cliff"
+    assert {name: figures["verdict_right"] for name, figures in score_verdicts(here).items()} == {
+        SHIPPED: 1.0,
+        SHIPPED_THINKING: 1.0,
+        NAIVE: 0.0,
+    }
+
+
+@pytest.mark.slow
+def test_every_reading_sees_the_planted_cliff() -> None:
+    assert [figures["says_cliff"] for figures in score_verdicts(instance("cliff")).values()] == [1.0, 1.0, 1.0]
