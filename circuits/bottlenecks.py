@@ -5,9 +5,10 @@ a little of it: some tell the kinds of prompt apart, some hand on what others wr
 on the way: a small set of heads that, exchanged together between two rollouts, exchanges the answers. There may be
 several such places one behind the other (a gate, then its amplifiers), each of which carries it all. Steps:
 
-1. Among candidates (heads that each carry something to speak of), heads are joined one after another, always the one that adds most to what the set carries: the
-   share of the difference that its exchange moves, the mean of both directions (see `circuits.shapley`). One direction
-   alone would miss heads that stand in for each other, or heads that are needed together.
+1. Among candidates (heads that each carry something to speak of), heads are joined one after another, always the one
+   that adds most to what the set carries: the share of the difference that its exchange moves, the mean of both
+   directions (see `circuits.shapley`). One direction alone would miss heads that stand in for each other, or heads that
+   are needed together.
 2. It ends where no head adds `MIN_SHARE`. If the set then carries `MIN_CARRIED` of the difference and is no larger than
    `MAX_SIZE` of all heads, it is a bottleneck.
 3. Again with the remaining candidates, until there is none.

@@ -21,6 +21,7 @@ UNITS = {
     "ablation": "rise of the refusal logit when ablated (nats)",
     "gradient": "approximate rise of the refusal logit when ablated (nats)",
     "interchange": "mean change of the refusal logit when interchanged (nats)",
+    "shapley": "share of the change of the refusal logit when sets of heads are interchanged (nats)",
 }
 
 

@@ -28,7 +28,7 @@ def test_every_method_ranks_the_planted_heads_first(method: str, cases: Cases) -
     # The tokens of a few complied rollouts up to their edge, so that a mask's effect can be measured on them.
     expected = [list(transcript.input_ids) for transcript in cases.complied[:N_EXAMPLES]]
     assert scores.facts["examples"] == expected and len(expected) == 3
-    assert sum(told) == n_steps(cases, options) == (2 * 16 if method == "interchange" else LIMIT)
+    assert sum(told) == n_steps(cases, options) == {"interchange": 2 * 16, "shapley": 4 * 16}.get(method, LIMIT)
 
 
 def test_options_reach_the_method(cases: Cases) -> None:

@@ -29,6 +29,7 @@ WITHOUT: dict[tuple[str, ...], set[str]] = {
     ("mask", "fold"): {"--seed"},
     ("sae", "direction"): {"--seed"},
     # What loads no model has no device.
+    ("bench", "calibrate"): {"--device", "--dtype"},
     ("compare",): {"--device", "--dtype"},
     ("judge", "agree"): {"--device", "--dtype"},
     ("mask", "show"): {"--seed", "--device", "--dtype"},

@@ -13,6 +13,8 @@ from torch import nn
 
 from interp.errors import CliffscopeError
 
+_CAPTURING = "transformers.utils.output_capturing"
+
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
@@ -37,14 +39,24 @@ def twin(model: "HookedModel", what_for: str) -> Any:
             if name.startswith(("_forward", "_backward")) and "_hooks" in name:
                 shared[id(value)] = type(value)()
     # What the memo holds is taken instead of being copied.
-    return copy.deepcopy(hf, shared)
+    made = copy.deepcopy(hf, shared)
+    for module in made.modules():
+        # Without it transformers would take its own hooks, which are gone, for installed.
+        vars(module).pop("_output_capturing_hooks_installed", None)
+    return made
 
 
 def _refuse_hooks(hf: nn.Module, name: str, what_for: str) -> None:
-    hooked = [path for path, module in hf.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+    hooked = [path for path, module in hf.named_modules() if _hooks_of_others(module)]
     if hooked:
         raise CliffscopeError(
             f"{name} has hooks on {len(hooked)} modules ({hooked[0] or 'the model'} first), which would not act in "
             f"{what_for}: detach masks, leave `intervene`, remove other hooks, and give interventions to the library "
             "as its own hooks instead (see interp/models/interop/README.md)."
         )
+
+
+def _hooks_of_others(module: nn.Module) -> bool:
+    """Whether there are hooks but those that transformers leaves behind where hidden states were asked for."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(getattr(hook, "__module__", "") != _CAPTURING for hook in hooks)
