@@ -10,7 +10,7 @@ the fall of complied rollouts against benign and refused ones at the same positi
 to all is the same number at any height, and against probes fitted on shuffled labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
@@ -20,7 +20,7 @@ import pandas as pd
 
 from interp.null_runs import NullRuns
 from interp.significance import difference_and_interval
-from interp.statistics import Interval, bootstrap_counts, bootstrap_interval, percentile_bounds
+from interp.statistics import Interval, bootstrap_interval
 from interp.transcripts import Transcript
 from probes.stages import lost_at, path_of, path_table, stage_table
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
@@ -29,11 +29,14 @@ Plateau = Literal["mean", "max"]
 Outcome = Literal["complied", "refused", "benign"]
 OUTCOMES: tuple[Outcome, ...] = ("complied", "refused", "benign")
 """The rollouts under question and their two controls."""
+CONTROLS: tuple[Outcome, ...] = ("benign", "refused")
 
 MIN_ROLLOUTS = 8
 """Fewer complied or benign rollouts give no verdict of a cliff."""
 MIN_CLIFF = 0.1
 """The lower end of the mean cliff's interval must exceed this."""
+MIN_OWN = 0.5
+"""The least part of the fall of complied rollouts that the controls do not share."""
 MAX_P = 0.05
 """Share of shuffled-label probes that may show as large a cliff."""
 STATISTIC = "mean cliff"
@@ -220,45 +223,36 @@ class Cliff:
             found.append(f"the mean cliff {self.mean:.2f} {self.interval} is not clearly above {MIN_CLIFF}")
         if n_benign < MIN_ROLLOUTS:
             found.append(f"only {n_benign} benign rollouts as a control (at least {MIN_ROLLOUTS} are needed)")
-        else:
-            found.extend(self._common_shift("benign"))
-        if len(self.of("refused", "cliff")) >= MIN_ROLLOUTS:
-            found.extend(self._common_shift("refused"))
+        controls = [name for name in CONTROLS if len(self.of(name, "cliff")) >= MIN_ROLLOUTS]
+        shifts = [objection for control in controls for objection in self._common_shift(control)]
+        found.extend(shifts or (self._shared_fall(controls) if controls else []))
         if self.p > MAX_P:
             found.append(f"probes fitted on shuffled labels show as large a cliff (p = {self.p:.2f})")
         found.extend(null.objection for null in self.nulls if null.shown)
         return tuple(found)
 
-    def left_over(self, control: Outcome) -> tuple[float, Interval]:
-        """The mean cliff of complied rollouts without what a control falls too, with its bootstrap 95 % interval.
-
-        The control's mean fall, in log-odds, is given back at each edge. A shift that all rollouts share is then gone,
-        and what is left must still be a cliff: a difference of the falls may be sure and yet too small to be one.
-        """
-        complied = [row for row in self.rows if row.outcome == "complied"]
-        falls = self.of(control, "fall")
-        if min(len(complied), len(falls)) < 2:
-            return float("nan"), Interval.undefined("fewer than two rollouts")
-        plateau = np.array([row.plateau for row in complied])
-        edge = np.clip([row.edge for row in complied], 1e-15, 1 - 1e-15)
-        logit = np.log(edge) - np.log1p(-edge)
-        draws = [
-            bootstrap_counts(n, seed=self.seed + number) / n for number, n in enumerate((len(complied), len(falls)))
-        ]
-        samples = (draws[0] * (plateau - sigmoid(logit + (draws[1] @ falls)[:, None]))).sum(1)
-        low, high = percentile_bounds(samples)
-        return float((plateau - sigmoid(logit + falls.mean())).mean()), Interval(float(low), float(high))
-
     def _common_shift(self, control: Outcome) -> list[str]:
         value, interval = self.excess_fall(control)
-        if not interval.low > 0:
-            return [f"{control} rollouts fall as far in log-odds (difference {value:.2f} {interval})"]
-        left, interval = self.left_over(control)
-        if not interval.low > MIN_CLIFF:
-            return [
-                f"{control} rollouts fall nearly as far: without their fall the mean cliff is {left:.2f} {interval}"
-            ]
-        return []
+        if interval.low > 0:
+            return []
+        return [f"{control} rollouts fall as far in log-odds (difference {value:.2f} {interval})"]
+
+    def _shared_fall(self, controls: Sequence[Outcome]) -> list[str]:
+        """Whether most of the fall is common to all rollouts.
+
+        A difference may be sure and yet a trifle beside a shift of every rollout. What both controls fall is shared, so
+        the one that falls least bounds it; that benign rollouts alone fall too may be the probe's own doing, which
+        tells them at the edge more surely than before.
+        """
+        fall = float(self.of("complied", "fall").mean())
+        least = max(controls, key=lambda control: self.excess_fall(control)[0])
+        value, interval = self.excess_fall(least)
+        if interval.low >= MIN_OWN * fall:
+            return []
+        return [
+            f"most of the fall is shared by {' and '.join(controls)} rollouts: of {fall:.2f} log-odds {value:.2f} "
+            f"{interval} are the complied ones' own"
+        ]
 
     @property
     def verdict(self) -> Literal["cliff", "no cliff"]:

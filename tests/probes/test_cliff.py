@@ -88,22 +88,17 @@ def test_a_shift_common_to_all_is_no_cliff_though_the_raw_curve_drops() -> None:
     assert any("benign rollouts fall as far" in objection for objection in confounded.objections)
 
 
-def test_a_difference_that_is_sure_and_small_is_no_cliff() -> None:
-    """Complied rollouts fall surely farther than benign ones, and without the common shift there is nothing left."""
+def test_a_difference_that_is_sure_and_small_beside_a_common_shift_is_no_cliff() -> None:
     found = cliff({"complied": (40, 4.0, -2.0), "refused": (40, 4.0, -1.3), "benign": (40, -4.0, -9.3)})
-    assert found.mean > 0.8 and found.excess_fall("benign")[1].low > 0
-    left, interval = found.left_over("benign")
-    # 4.0 − 0.7 in log-odds is what the edge would be.
-    assert left == pytest.approx(sigmoid(np.array(4.0)) - sigmoid(np.array(3.3)), abs=0.01)
-    assert interval.low < left < interval.high < 0.1
-    assert found.verdict == "no cliff" and "benign rollouts fall nearly as far: without their fall" in found.evidence
+    assert found.mean > 0.8 and all(found.excess_fall(control)[1].low > 0 for control in ("benign", "refused"))
+    assert found.verdict == "no cliff"
+    assert "most of the fall is shared by benign and refused rollouts: of 6.0" in found.evidence
 
 
-def test_without_a_common_shift_the_whole_cliff_is_left() -> None:
-    found = cliff({"complied": (40, 4.0, -2.0), "benign": (40, -4.0, -4.0)})
-    left, interval = found.left_over("benign")
-    assert left == pytest.approx(found.mean, abs=0.02) and interval.low > 0.8
-    assert np.isnan(found.left_over("refused")[0])
+def test_what_benign_rollouts_alone_fall_too_is_not_shared() -> None:
+    groups = {"complied": (40, 4.0, -2.0), "benign": (40, -4.0, -9.0)}
+    assert cliff(groups).verdict == "no cliff"
+    assert cliff(groups | {"refused": (40, 4.0, 4.0)}).verdict == "cliff"
 
 
 @pytest.mark.parametrize(
