@@ -30,6 +30,7 @@ from interp.errors import CliffscopeError
 from interp.models.batching import run_halving
 from interp.models.capture import BATCH_TOKENS
 from interp.models.hooks import repack, unpack
+from interp.models.kv_cache import cache_option
 from interventions.heads import Head
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Tail:
 
     def _read(self, edges: Tensor, index: Tensor, ids: Tensor, **options: Any) -> Float[Tensor, "variant readout"]:
         transcripts = [self._sweep.transcripts[self._row]]
-        options |= {"past_key_values": self._cache, "use_cache": True}
+        options |= cache_option(self._model.hf, self._cache) | {"use_cache": True}
         device = self._model.device
         return read(
             self._model,

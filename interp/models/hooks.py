@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from interp.models.kv_cache import cache_in
 from interp.models.packing import repack as repack
 from interp.models.packing import see_input, see_output
 from interp.models.packing import unpack as unpack
@@ -142,6 +143,6 @@ def token_index(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Int[Tensor, "b
     if isinstance(mask, Tensor) and mask.ndim == 2:
         index = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, -1)
         return index[:, -length:]
-    cache = kwargs.get("past_key_values")
+    cache = cache_in(kwargs)
     start = cache.get_seq_length() if cache is not None else 0
     return torch.arange(start, start + length, device=inputs.device).expand(batch, length)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.models.batching import Batch, pad
 from interp.models.capture import take_columns
+from interp.models.kv_cache import cache_in, cache_option
 from interp.transcripts import Transcript
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class Pass:
         """What the model, or its decoder, returns; gradients are kept if they are enabled."""
         cache = None if self.cache is None else _copied(self.cache)
         with self.model.reading(self.transcripts, self.index):
-            return module(input_ids=self.input_ids, past_key_values=cache, use_cache=cache is not None, **self.options)
+            return module(
+                input_ids=self.input_ids, use_cache=cache is not None, **cache_option(module, cache), **self.options
+            )
 
     def take(self, rows: Sequence[int]) -> "Pass":
         """The same pass over some of its rows, in another order and as often as they are named."""
@@ -97,7 +100,7 @@ def edge_pass(
     chosen = [transcripts[row] for row in rows]
     with torch.no_grad(), model.reading(chosen, index):
         output = model.places.decoder(input_ids=before.input_ids, use_cache=True, **options_before)
-    return Pass(model, chosen, last, edge, torch.zeros_like(last), options, output.past_key_values)
+    return Pass(model, chosen, last, edge, torch.zeros_like(last), options, cache_in(output))
 
 
 def _token_index(batch: Batch) -> Int[Tensor, "batch pos"]:
