@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import CliffscopeError
-from interp.palette import INK, band
+from interp.display.palette import INK, band
 from interp.transcripts import Transcript
 from interventions.heads import Head, check_heads
 
@@ -185,7 +185,7 @@ def attention_figure(
 
 def attention_page(transcript: Transcript, pattern: Float[Tensor, "head pos"], heads: Sequence[tuple[int, int]]) -> str:
     """The figure as one self-contained HTML page; equal patterns give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     text = f"How much each head reads from each of {pattern.shape[1]} tokens when the first answer token is predicted."
     figure = attention_figure(transcript, pattern, heads)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from circuits.curve import AblationCurve
 from interp.null_runs import NULLS
-from interp.palette import COLORS, CONTROL, INK, band
+from interp.display.palette import COLORS, CONTROL, INK, band
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +52,7 @@ def curve_figure(curve: AblationCurve) -> "go.Figure":
 
 def curve_page(curve: AblationCurve) -> str:
     """The figure with what it says in words as one self-contained HTML page; equal curves give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     return page(f"Ablation curve of {curve.model}", curve.evidence, {"curve": curve_figure(curve)})
 

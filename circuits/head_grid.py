@@ -10,7 +10,7 @@ import numpy as np
 from circuits.head_scores import HeadScores
 from circuits.nulls import SHARE
 from interp.null_runs import NULLS
-from interp.palette import DIVERGING
+from interp.display.palette import DIVERGING
 from interventions.heads import Head
 
 if TYPE_CHECKING:
@@ -78,6 +78,6 @@ def largest_null_share(scores: HeadScores) -> float:
 
 def grid_page(scores: HeadScores, outlined: Sequence[Head] | None = None) -> str:
     """The grid with what it says in words, as one self-contained HTML page; equal scores give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     return page(f"Heads of {scores.model}", scores.evidence, {"heads": head_grid(scores, outlined)})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.null_runs import NULLS
-from interp.palette import COLORS, CONTROL, INK, NAMES, band
+from interp.display.palette import COLORS, CONTROL, INK, NAMES, band
 from probes.cliff import OUTCOMES, Cliff
 from probes.trajectory import GRID, MeanTrajectory
 
@@ -57,7 +57,7 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
 
 def cliff_page(cliff: Cliff) -> str:
     """The figure with the verdict's evidence as one self-contained HTML page; equal cliffs give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     return page(f"Cliff of {cliff.model}", cliff.evidence, {"cliff": cliff_figure(cliff)})
 

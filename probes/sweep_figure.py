@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.errors import CliffscopeError
 from interp.files import write_text
-from interp.palette import INK
+from interp.display.palette import INK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

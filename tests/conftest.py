@@ -10,5 +10,5 @@ import jaxtyping
 import tests.shapes  # noqa: F401  # the hook finds it by name
 
 # Before anything of the packages is imported.
-PACKAGES = ["interp", "probes", "interventions", "circuits", "selection", "cliffbench"]
+PACKAGES = ["interp", "probes", "interventions", "circuits", "selection", "cliffbench", "report"]
 jaxtyping.install_import_hook(PACKAGES, "tests.shapes.typechecked")

@@ -106,7 +106,7 @@ def cliff(
 
 def _report(found: "Cliff", files: list[str], as_json: bool, null: NullName | None) -> None:
     from interp.cli.output import counts, emit
-    from interp.palette import NAMES
+    from interp.display.palette import NAMES
     from probes.cliff import OUTCOMES
     from probes.stages import told
 

@@ -13,7 +13,7 @@ from interp.errors import CliffscopeError
 from interp.files import write_text
 from interp.json_values import as_json_holds
 from interp.models.capture import BATCH_TOKENS
-from interp.palette import COLORS, CONTROL, band
+from interp.display.palette import COLORS, CONTROL, band
 from interp.rollouts import Rollout
 from interp.rollouts.prompts import Prompt
 from interp.table_files import TableFormat
@@ -249,7 +249,7 @@ def apart_figure(found: Apart) -> "go.Figure":
 
 def apart_page(found: Apart) -> str:
     """The figure with the verdicts as one self-contained HTML page; equal results give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     tables = [] if found.steered is None else [_steering_rows(found.steered)]
     return page(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from interp.palette import COLORS, CONTROL, INK, band
+from interp.display.palette import COLORS, CONTROL, INK, band
 from interventions.dose.options import CLAMP
 from interventions.dose.response import DoseResponse
 from interventions.dose.smallest import SmallestDose
@@ -54,7 +54,7 @@ def dose_figures(response: DoseResponse, found: SmallestDose | None = None) -> "
 
 def dose_page(response: DoseResponse, found: SmallestDose | None = None) -> str:
     """The figures with what they say in words as one self-contained HTML page; equal tables give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     found = found or response.smallest()
     return page(f"Doses: {response.model}", found.evidence, dose_figures(response, found))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from interp.palette import COLORS, CONTROL
+from interp.display.palette import COLORS, CONTROL
 from selection.evaluation.comparison import Comparison
 from selection.evaluation.outcomes import Rate
 from selection.evaluation.tables import category_rows, comparison_rows, difference_rows, sentences
@@ -47,7 +47,7 @@ def comparison_figure(comparison: Comparison) -> "go.Figure":
 
 def comparison_page(comparison: Comparison) -> str:
     """Tables and figure as one self-contained HTML page; equal comparisons give equal pages."""
-    from interp.pages import page
+    from interp.display.page import page
 
     tables = [comparison_rows(comparison), difference_rows(comparison), category_rows(comparison)]
     return page(

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from interp.errors import CliffscopeError
-from interp.palette import CONTROL
+from interp.display.palette import CONTROL
 from interventions.dose import DoseResponse, dose_figures, dose_page
 from tests.interventions.dose.material import random, response, vector
 

@@ -1,0 +1,1 @@
+"""How things look: colours, figures, pages. One visual language for notebooks, terminals and the report."""
