@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.errors import CliffscopeError
 from interp.display.palette import INK, band
+from interp.errors import CliffscopeError
 from interp.transcripts import Transcript
 from interventions.heads import Head, check_heads
 

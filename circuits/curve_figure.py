@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from circuits.curve import AblationCurve
-from interp.null_runs import NULLS
 from interp.display.palette import COLORS, CONTROL, INK, band
+from interp.null_runs import NULLS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

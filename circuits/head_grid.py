@@ -9,8 +9,8 @@ import numpy as np
 
 from circuits.head_scores import HeadScores
 from circuits.nulls import SHARE
-from interp.null_runs import NULLS
 from interp.display.palette import DIVERGING
+from interp.null_runs import NULLS
 from interventions.heads import Head
 
 if TYPE_CHECKING:

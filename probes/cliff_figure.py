@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.null_runs import NULLS
 from interp.display.palette import COLORS, CONTROL, INK, NAMES, band
+from interp.null_runs import NULLS
 from probes.cliff import OUTCOMES, Cliff
 from probes.trajectory import GRID, MeanTrajectory
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from interp.display.palette import INK
 from interp.errors import CliffscopeError
 from interp.files import write_text
-from interp.display.palette import INK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from interp.display.palette import COLORS, CONTROL, band
 from interp.errors import CliffscopeError
 from interp.files import write_text
 from interp.json_values import as_json_holds
 from interp.models.capture import BATCH_TOKENS
-from interp.display.palette import COLORS, CONTROL, band
 from interp.rollouts import Rollout
 from interp.rollouts.prompts import Prompt
 from interp.table_files import TableFormat

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.errors import CliffscopeError
 from interp.display.palette import CONTROL
+from interp.errors import CliffscopeError
 from interventions.dose import DoseResponse, dose_figures, dose_page
 from tests.interventions.dose.material import random, response, vector
 
