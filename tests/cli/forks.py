@@ -4,7 +4,10 @@ Run as a script it imports what the commands import, and then forks for every re
 its own standard streams, exit code, working folder and limits, and can be killed. `Forks` is the tests' side of it.
 """
 
+import contextlib
+import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -16,6 +19,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+import typer.main
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +74,11 @@ class Forks:
     def run(self, *arguments: object, cwd: Path | None = None, file_size: int | None = None) -> Done:
         return self.start(*arguments, cwd=cwd, file_size=file_size).wait()
 
+    def preload(self, *names: str) -> None:
+        """Imports what the commands of some tests alone need, once instead of in every run."""
+        self.send({"import": names})
+        self.receive()
+
     def close(self) -> None:
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
@@ -87,7 +97,10 @@ class Forks:
 
 def serve() -> None:
     """Answers requests on standard input until it ends."""
+    gc.disable()
     _import_all()
+    _warm_up()
+    _settle()
     answers = os.fdopen(os.dup(1), "w")
     children: dict[int, dict[str, Any]] = {}
     for line in sys.stdin:
@@ -99,6 +112,11 @@ def serve() -> None:
             children[pid]["thread"] = threading.Thread(target=_read, args=(children[pid],))
             children[pid]["thread"].start()
             answer: dict[str, Any] = {"pid": pid}
+        elif "import" in request:
+            for name in request["import"]:
+                importlib.import_module(name)
+            _settle()
+            answer = {}
         else:
             child = children.pop(request["reap"])
             _, status = os.waitpid(request["reap"], 0)
@@ -119,6 +137,8 @@ HEAVY = (
     "circuits.mask",
     "circuits.rank",
     "datasets",
+    "interp.display.page",
+    "interp.models.inspection",
     "plotly.graph_objects",
     "sae_lens",
     "transformer_lens.factories.architecture_adapter_factory",
@@ -147,6 +167,30 @@ def _import_all() -> None:
     torch.set_num_threads(1)
 
 
+def _warm_up() -> None:
+    """What a process does once, however many models it loads and pages it writes. Nothing is left set by it."""
+    import plotly.graph_objects as go
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from interp.cli.app import app
+    from interp.models.hooked_model import HookedModel
+
+    get_checkpoint_conversion_mapping("qwen3")
+    with contextlib.redirect_stderr(io.StringIO()):
+        HookedModel.load("organism:aligned", device="cpu")
+    typer.main.get_command(app)
+    axes = {"title": {"text": "x"}, "range": [0, 1]}
+    figure = go.Figure([go.Scatter(x=[0], y=[0]), go.Heatmap(z=[[0]]), go.Bar(y=[0])], {"xaxis": axes, "yaxis": axes})
+    figure.add_hline(y=0)
+    figure.to_html(include_plotlyjs=True)
+
+
+def _settle() -> None:
+    """Lets the children's garbage collector pass over what is here: every page that it touched would be copied."""
+    gc.collect()
+    gc.freeze()
+
+
 def _fork(request: dict[str, Any]) -> tuple[int, dict[str, int]]:
     ends = {"stdout": os.pipe(), "stderr": os.pipe()}
     pid = os.fork()
@@ -159,6 +203,7 @@ def _fork(request: dict[str, Any]) -> tuple[int, dict[str, int]]:
 
 def _become_command(request: dict[str, Any], ends: dict[str, tuple[int, int]]) -> NoReturn:
     code = 1
+    gc.enable()
     try:
         # Tests that run in a shell's background inherit a SIGINT that is ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
