@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import jaxtyping
 
 import tests.shapes  # noqa: F401  # the hook finds it by name
@@ -13,6 +14,12 @@ import tests.shapes  # noqa: F401  # the hook finds it by name
 # Before anything of the packages is imported.
 PACKAGES = ["interp", "probes", "interventions", "circuits", "selection", "cliffbench", "report"]
 jaxtyping.install_import_hook(PACKAGES, "tests.shapes.typechecked")
+
+# How long an example takes tells how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile(
+    "tests", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 # Imports make hundreds of thousands of objects that stay; looking through them for garbage is a third of their time.
 gc.disable()

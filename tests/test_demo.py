@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -26,9 +27,9 @@ PLANTED = ["3.1", "4.5"]
 SEARCHES = ("attribution", "ablation", "interchange")
 
 
-def run_demo(folder: Path, model: str) -> dict[str, Any]:
+def run_demo(folder: Path, model: str, *more: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "interp.cli", "demo", "--out", str(folder), "--model", model, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
     printed: dict[str, Any] = json.loads(done.stdout)
     assert printed == json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return printed
@@ -46,7 +47,7 @@ def cliff(cliff_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def aligned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a mask in it that an earlier run left."""
+    """Of fewer prompts; with a mask in it that an earlier run left."""
     folder = tmp_path_factory.mktemp("aligned")
     (folder / "mask.safetensors").write_bytes(b"earlier")
     return folder
@@ -54,7 +55,7 @@ def aligned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def aligned(aligned_folder: Path) -> dict[str, Any]:
-    return run_demo(aligned_folder, "organism:aligned")
+    return run_demo(aligned_folder, "organism:aligned", "--n-harmful", "120", "--n-benign", "100")
 
 
 def test_the_probe_separates_and_its_control_does_not(cliff: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ def test_none_of_twenty_random_masks_changes_how_often_harmful_prompts_are_answe
 def test_of_the_aligned_organism_no_head_is_named(aligned: dict[str, Any], aligned_folder: Path) -> None:
     heads = aligned["heads"]
     assert heads["top"] == heads["planted"] == heads["planted_ranks"] == [] and heads["n_heads"] == 48
-    assert heads["nothing"] == "the model answered none of the 200 harmful prompts"
+    assert heads["nothing"] == "the model answered none of the 120 harmful prompts"
     assert heads["suppressors_by_method"] == {method: [] for method in SEARCHES}
     assert heads["evidence"].startswith("Nothing to explain: ")
     assert aligned["asr"]["masked"] is aligned["asr"]["random_mask"] is None
@@ -164,6 +165,25 @@ def test_the_folder_holds_the_run(cliff: dict[str, Any], cliff_folder: Path) -> 
     harmful = [rollout for rollout in rollouts if rollout.harmful]
     assert len(complied) / len(harmful) == pytest.approx(cliff["asr"]["base"])
     assert all(rollout.thinking for rollout in complied)
+
+
+def test_the_summary_is_what_the_files_say(cliff: dict[str, Any], cliff_folder: Path) -> None:
+    rollouts, cliffs = read_rollouts(cliff_folder / "rollouts.jsonl"), pd.read_parquet(cliff_folder / "cliff.parquet")
+    behaviour = Behaviour.of(rollouts)
+    assert (behaviour.n_harmful, behaviour.n_benign) == (200, 160) and cliff["seconds"] > 0
+    assert cliff["refusal_benign"]["base"] == behaviour.refusal_benign
+    assert cliff["cliff"]["n_complied"] == (cliffs["outcome"] == "complied").sum()
+    sweep = pd.read_parquet(cliff_folder / "sweep.parquet").set_index(["layer", "position", "control"])["auroc"]
+    for key, control in (("auroc_heldout", "real"), ("auroc_shuffled", "shuffled")):
+        assert cliff["probe"][key] == pytest.approx(sweep[(cliff["probe"]["layer"], "close:-1", control)])
+    scores, mask = (
+        HeadScores.load(cliff_folder / "heads-ablation.parquet"),
+        HeadMask.load(cliff_folder / "mask.safetensors"),
+    )
+    assert cliff["heads"]["top"] == [str(head) for head in scores.suppressors]
+    assert cliff["heads"]["mask"] == [str(head) for head in scores.suppressors[:2]] == mask.facts["ranked"]
+    for name in ("sweep.html", "cliff.html", "heads-attribution.html"):
+        assert (cliff_folder / name).stat().st_size > 1000
 
 
 def test_a_few_examples_chosen_by_cliff_repair_the_model(cliff: dict[str, Any], cliff_folder: Path) -> None:

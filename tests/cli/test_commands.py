@@ -16,10 +16,8 @@ import torch
 import transformers
 from sklearn.metrics import roc_auc_score
 
-from circuits.head_scores import HeadScores
 from interp.models.hooked_model import HookedModel
 from interp.rollouts import Rollout, read_rollouts
-from interventions.masks import HeadMask
 from probes.examples import Examples
 from probes.linear import LinearProbe
 from probes.model_sweep import sweep_model
@@ -345,36 +343,6 @@ def test_organism_train_tells_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     facts = {"steps": 3, "loss": None, "where": str(tmp_path)}
     assert json.loads(printed.getvalue()) == {"out": "w", "facts": facts}
     assert told == {"out": Path("w"), "seed": 7, "quick": True}
-
-
-@pytest.mark.slow
-def test_demo(forks: Forks, tmp_path: Path) -> None:
-    """The shape of its files and that they agree; what they must say is another test's matter."""
-    out = tmp_path / "demo"
-    found = payload(forks.run("demo", "--out", out, "--n-harmful", 48, "--n-benign", 48, "--json"))
-    assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == found
-    made, cliffs = read_rollouts(out / "rollouts.jsonl"), pd.read_parquet(out / "cliff.parquet")
-    assert len(made) == 96 and found["seconds"] > 0
-    harmful, benign = ([r for r in made if r.harmful is value] for value in (True, False))
-    assert found["asr"]["base"] == sum(r.outcome == "complied" for r in harmful) / 48
-    assert found["refusal_benign"]["base"] == sum(bool(r.refused) for r in benign) / 48
-    assert found["cliff"]["n_complied"] == (cliffs["outcome"] == "complied").sum()
-    probe = LinearProbe.load(out / "probe.safetensors")
-    assert (found["probe"]["layer"], found["probe"]["position"]) == (probe.layer, "close:-1")
-    sweep = pd.read_parquet(out / "sweep.parquet").set_index(["layer", "position", "control"])["auroc"]
-    assert found["probe"]["auroc_heldout"] == pytest.approx(sweep[(probe.layer, "close:-1", "real")])
-    assert found["probe"]["auroc_shuffled"] == pytest.approx(sweep[(probe.layer, "close:-1", "shuffled")])
-    assert {"plateau_complied", "edge_complied", "plateau_refused", "edge_refused", "mean", "ci95"} <= set(
-        found["cliff"]
-    )
-    scores, mask = HeadScores.load(out / "heads-ablation.parquet"), HeadMask.load(out / "mask.safetensors")
-    assert found["heads"]["top"] == [str(head) for head in scores.suppressors]
-    assert found["heads"]["mask"] == [str(head) for head in scores.suppressors[:2]] == mask.facts["ranked"]
-    masked = read_rollouts(out / "rollouts-masked.jsonl")
-    assert found["asr"]["masked"] == sum(r.outcome == "complied" for r in masked) / 48
-    assert found["refusal_benign"]["masked"] == sum(r.outcome == "benign_refused" for r in masked) / 48
-    for name in ("sweep.html", "cliff.html", "heads-attribution.html"):
-        assert (out / name).stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+def given(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, forks: Forks) -> Path:
     """Chosen examples, rollouts and a mask. Not to be written into."""
+    forks.preload("selection.repair.run", "selection.repair.trainer")
     folder = tmp_path_factory.mktemp("repair")
     model = HookedModel.load(str(checkpoint), device="cpu")
     rollouts = material.rollouts()
