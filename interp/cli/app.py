@@ -18,6 +18,7 @@ from interp.cli.mask import app as mask
 from interp.cli.organism import app as organism
 from interp.cli.probe import app as probe
 from interp.cli.repair import repair
+from interp.cli.report import report
 from interp.cli.rollout import rollout
 from interp.cli.sae import app as sae
 from interp.cli.select import select
@@ -48,6 +49,7 @@ app.command()(select)
 app.command()(repair)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(report)
 app.add_typer(bench)
 app.add_typer(organism)
 

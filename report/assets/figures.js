@@ -1,0 +1,53 @@
+// Figures are drawn when they come into view, in the page's colours, and again when those change.
+{
+  const specs = report.json("figures");
+  const drawn = new Set();
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const printing = matchMedia("print");
+
+  const layout = (spec) => {
+    const style = getComputedStyle(document.documentElement);
+    const ink = style.getPropertyValue("--ink").trim();
+    const rule = style.getPropertyValue("--rule").trim();
+    const axis = (given) => ({ gridcolor: rule, linecolor: rule, tickcolor: rule, zerolinecolor: ink, fixedrange: true, ...given });
+    return {
+      ...spec.layout,
+      xaxis: axis(spec.layout.xaxis),
+      yaxis: axis(spec.layout.yaxis),
+      font: { color: ink, size: 12, family: "system-ui, sans-serif" },
+      hoverlabel: { font: { family: "system-ui, sans-serif" } },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      autosize: true,
+    };
+  };
+
+  const draw = (place) => {
+    const spec = specs[place.dataset.panel];
+    if (spec === undefined || typeof Plotly === "undefined") return;
+    drawn.add(place);
+    Plotly.react(place, spec.data, layout(spec), { displayModeBar: false, responsive: true, showTips: false });
+  };
+
+  const ready = () => {
+    const seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
+      }
+    }, { rootMargin: "400px" });
+    for (const place of document.querySelectorAll(".plot")) seen.observe(place);
+    for (const figure of document.querySelectorAll(".figure")) {
+      figure.addEventListener("change", (event) => {
+        for (const view of figure.querySelectorAll(".panels")) view.hidden = view.dataset.view !== event.target.value;
+      });
+    }
+    const redraw = () => drawn.forEach(draw);
+    dark.addEventListener("change", redraw);
+    printing.addEventListener("change", redraw);
+    addEventListener("beforeprint", () => {
+      for (const place of document.querySelectorAll(".panels:not([hidden]) .plot")) draw(place);
+    });
+  };
+  // Plotly comes after this script, so that what can be read is there before what is drawn.
+  document.addEventListener("DOMContentLoaded", ready);
+}

@@ -1,0 +1,116 @@
+"""What was run: the command, versions, seeds, the model, and every file with its hash."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from report.problems import Problem, missing
+from report.run import Run
+
+LONGEST = 300
+"""Characters of a value that are shown."""
+
+
+@dataclass
+class Provenance:
+    """What was run.
+
+    Attributes:
+        command: What made the run, if that is known.
+        facts: Names and values.
+        files: Name, size in bytes, SHA-256, and what is known of it.
+        problems: What is missing or broken.
+    """
+
+    command: str | None = None
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    files: list[tuple[str, str, str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All of it as plain text, to be copied."""
+        lines = [f"command: {self.command}"] if self.command else []
+        lines += [f"{name}: {value}" for name, value in self.facts]
+        lines += [f"{digest}  {name}  ({size} bytes; {told})" for name, size, digest, told in self.files]
+        return "\n".join(lines)
+
+
+def provenance(run: Run) -> Provenance:
+    """From the manifest; without one, from what the files say of themselves."""
+    manifest = run.object("manifest")
+    found = Provenance(problems=run.of("manifest", "settings"))
+    if not manifest and not run.of("manifest"):
+        why = "This folder has no run.json, so the command is not known; below is what the files say of themselves."
+        found.problems.append(missing("manifest", why))
+    command = manifest.get("command")
+    if command:
+        found.command = " ".join(map(str, command)) if isinstance(command, list) else str(command)
+    hashes = _hashes(manifest.get("files"))
+    told = {key: value for key, value in manifest.items() if key not in ("command", "files")}
+    found.facts = list(_flat(told)) or list(dict.fromkeys(_said(run)))
+    for file in run.files:
+        if file.kind == "manifest":  # It cannot hold its own hash.
+            continue
+        digest = _digest(file.path)
+        if not manifest:
+            state = "as found"
+        elif file.path.name not in hashes:
+            state = "not in the manifest"
+        else:
+            state = "as the run left it" if hashes[file.path.name] == digest else "changed since the run"
+        found.files.append((file.path.name, f"{file.path.stat().st_size:,}", digest, state))
+    names = {file.path.name for file in run.files}
+    for name in sorted(name for name in hashes.keys() - names if "/" not in name and not name.endswith(".html")):
+        found.files.append((name, "–", hashes[name], "gone since the run"))
+    return found
+
+
+def _said(run: Run) -> Iterator[tuple[str, str]]:
+    """What the files say of how they were made."""
+    summary = run.object("summary")
+    if summary.get("model"):
+        yield "model", str(summary["model"])
+    for key in ("probe", "mask"):
+        content = run.object(key)
+        if content.get("model"):
+            yield f"{key}, model", str(content["model"])
+            yield from _flat({"fingerprint": content.get("fingerprint")}, f"{key}, ")
+    for name, content in (*run.objects["settings"], *run.objects["selection"]):
+        some = {key: content.get(key) for key in ("settings", "judge", "versions", "options")}
+        yield from _flat({key: value for key, value in some.items() if value is not None}, f"{name}, ")
+    for name, content in run.objects["repair"]:
+        some = {key: content.get(key) for key in ("model", "options", "versions", "seconds")}
+        yield from _flat({key: value for key, value in some.items() if value is not None}, f"{name}, ")
+    for name, content in run.objects["evaluation"]:
+        yield from _flat({"settings": content.get("settings"), "judge": content.get("judge")}, f"{name}, ")
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _flat(entry, f"{before}{key}, ")
+        elif entry is not None:
+            words = " ".join(map(str, entry)) if isinstance(entry, list) else str(entry)
+            yield f"{before}{key}", words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
+
+
+def _hashes(files: Any) -> dict[str, str]:
+    """The SHA-256 of files by name, from a mapping or a list of objects."""
+    if isinstance(files, list):
+        files = {
+            entry.get("name") or entry.get("path") or entry.get("file"): entry
+            for entry in files
+            if isinstance(entry, Mapping)
+        }
+    if not isinstance(files, Mapping):
+        return {}
+    digests = {name: entry.get("sha256") if isinstance(entry, Mapping) else entry for name, entry in files.items()}
+    return {str(name): digest.removeprefix("sha256:") for name, digest in digests.items() if isinstance(digest, str)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,74 @@
+"""Before and after: what each change of the model does to harmful and benign prompts, beside its control."""
+
+from collections.abc import Mapping
+
+from interp.display.palette import COLORS
+from report.figures import dose_panel
+from report.problems import missing
+from report.rates import outcomes
+from report.run import BASE, Run
+from report.sections.section import Figure, Grid, Section, between, number, percent, share
+
+DOSES = (
+    ("asr", "harmful prompts answered (ASR)", COLORS["complied"]),
+    ("refusal_benign", "benign prompts refused", COLORS["benign"]),
+    ("kl_benign", "drift on benign answers (nats a token)", COLORS["benign"]),
+)
+
+
+def build(run: Run) -> Section:
+    """The section."""
+    problems = run.of("rollouts", "evaluation", "doses", "selection", "selected", "repair", "pool", "pool_scores")
+    section = Section("changes", "Before and after", problems=problems)
+    rows = outcomes(run)
+    if rows:
+        cells = []
+        for row in rows:
+            n = f"{row.n_harmful} / {row.n_benign}" if row.n_harmful is not None else "–"
+            drift = number(row.drift) + (between(*row.drift_interval) if row.drift_interval else "")
+            asr = share(row.asr, row.asr_interval) + (f" ({row.told})" if row.told else "")
+            cells.append((row.name, asr, share(row.refused, row.refused_interval), drift, n, row.source))
+        head = (
+            "model",
+            "harmful answered (ASR)",
+            "benign refused",
+            "drift, nats a token",
+            "n harmful / benign",
+            "from",
+        )
+        section.grids.append(
+            Grid("What the model does, and what it does after each change", head, cells, frozenset({1, 2, 3, 4}))
+        )
+        section.paragraphs.append(
+            "Shares with Wilson's 95 % interval where the answers themselves are in the folder. The drift is the KL "
+            "divergence from the model as it is on its own benign answers."
+        )
+    if BASE not in run.answers and not run.of("rollouts"):
+        section.problems.append(missing("rollouts"))
+    if len(rows) < 2:
+        section.problems.append(missing("masked"))
+    _add_selection(run, section)
+    doses = run.table("doses")
+    if doses is not None:
+        panels = [dose_panel(doses.rows, *p) for p in DOSES if doses.rows[p[0]].notna().any()]
+        section.figures.append(
+            Figure("doses", "Every dose of steering, beside random directions of equal norm.", [("", panels)])
+        )
+        head = ("set", "layer", "dose", "ASR", "benign refused", "drift")
+        cells = [
+            (str(r["set"]), number(r["layer"], 0), number(r["alpha"], 2), percent(r["asr"]), percent(r["refusal_benign"]), number(r["kl_benign"]))
+            for _, r in doses.rows.iterrows()
+        ]  # fmt: skip
+        section.grids.append(Grid("The doses", head, cells, frozenset(range(1, 6)), folded=True))
+    return section
+
+
+def _add_selection(run: Run, section: Section) -> None:
+    for name, content in run.objects["selection"]:
+        counts, options = content.get("counts"), content.get("options")
+        if isinstance(counts, Mapping) and isinstance(options, Mapping) and counts.get("selected") is not None:
+            chosen = ", ".join(f"{n} {outcome}" for outcome, n in (counts.get("selected_outcomes") or {}).items())
+            section.paragraphs.append(
+                f"{name.removesuffix('.manifest.json')}: {counts['selected']} of {counts.get('pool')} examples, chosen by "
+                f"{options.get('method')}{f' ({chosen})' if chosen else ''}."
+            )

@@ -1,0 +1,43 @@
+"""How well a probe reads refusal at each layer and position, with the controls of that reading."""
+
+from report.figures import sweep_panel
+from report.problems import missing
+from report.run import Run
+from report.sections.section import Figure, Grid, Section, between, number
+
+CONTROLS = {
+    "real": "held-out AUROC",
+    "shuffled": "AUROC with shuffled labels",
+    "held_out_category": "AUROC on held-out categories",
+}
+SHORT = {"real": "held out", "shuffled": "shuffled labels", "held_out_category": "held-out categories"}
+
+
+def build(run: Run) -> Section:
+    """The section."""
+    section = Section("sweep", "Layer × position", problems=run.of("sweep", "probe"))
+    table = run.table("sweep")
+    probe = run.object("probe")
+    if probe:
+        section.paragraphs.append(
+            f"The probe reads layer {probe.get('layer')} at {probe.get('position')} ({probe.get('site')}), by {probe.get('method')}."
+        )
+    elif not run.of("probe"):
+        section.problems.append(missing("probe"))
+    if table is None:
+        if not run.of("sweep"):
+            section.problems.append(missing("sweep"))
+        return section
+    rows = table.rows
+    present = [control for control in CONTROLS if control in set(rows["control"])]
+    views = [(SHORT[control], [sweep_panel(rows, control, CONTROLS[control])]) for control in present]
+    caption = "Blue is read well, white is chance. Shuffled labels should be white everywhere."
+    section.figures.append(Figure("sweep", caption, views, "Control"))
+    ordered = rows.sort_values(["layer", "position", "control"])
+    cells = [
+        (f"{r['layer']}, {r['position']}", SHORT.get(r["control"], str(r["control"])), number(r["auroc"]) + between(r.get("auroc_low"), r.get("auroc_high")), number(r.get("accuracy")))
+        for _, r in ordered.iterrows()
+    ]  # fmt: skip
+    head = ("layer, position", "labels", "AUROC [95 %]", "accuracy")
+    section.grids.append(Grid("The sweep", head, cells, frozenset({2, 3}), folded=True))
+    return section
