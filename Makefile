@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test fast lint format clean
+.PHONY: demo docs notebooks test fast lint format clean
 
 # The constraint keeps torch on the build without CUDA packages where that is what the index offers.
 .venv/.installed: pyproject.toml constraints.txt
@@ -21,6 +21,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist l
 
 test: .venv/.installed lint
 	$(PYTEST)
+
+# Material for MkDocs tells of plans for another MkDocs at every build: no concern of these pages.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Executes them all and writes their outputs back; to be run after a change of what they show.
+notebooks: .venv/.installed
+	$(BIN)/python -m notebooks.run
 
 # The checks that take seconds.
 fast: .venv/.installed

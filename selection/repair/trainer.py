@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CHECKPOINTS = 5
 """Over a whole training, where no interval is given."""
 
+# Newer versions of transformers say that the second is deprecated.
+_CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(SFTConfig, n))
+
 
 class RepairTrainer(SFTTrainer):
     """Trains only the entries that it is told, where it is told any.
@@ -113,7 +116,7 @@ def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTC
         save_steps=options.checkpoint_every or math.ceil(steps / CHECKPOINTS),
         save_total_limit=2,
         bf16=computes_in_bfloat16(options),
-        gradient_checkpointing=options.gradient_checkpointing,  # TRL's own default is True
+        **{_CHECKPOINTING: options.gradient_checkpointing},  # TRL's own default is True
         use_cpu=on_cpu(options),
         **(sharding if options.fsdp else {}),
         max_length=None,
