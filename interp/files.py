@@ -1,6 +1,7 @@
-"""Writing files whole or not at all, and reading JSON Lines with errors that name the line."""
+"""Writing files whole or not at all, hashing them, and reading JSON Lines with errors that name the line."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -121,3 +122,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
         raise CliffscopeError(f"{path}: not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
         raise CliffscopeError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, read in pieces. Raises `CliffscopeError` if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CliffscopeError(f"{os.fspath(path)}: cannot be read ({error.strerror or error}).") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import CliffscopeError
-from interp.files import read_jsonl
+from interp.files import hash_file, read_jsonl
 from interp.rollouts import Rollout
 from interp.rollouts.prompts import PROMPT_COLUMNS, Prompt
 from interp.rollouts.rollout import check_unicode, rollout_from_row
@@ -127,15 +127,6 @@ def survey_pool(path: str | os.PathLike[str]) -> PoolSurvey:
     return PoolSurvey(
         Path(path), hash_file(path), count, dict(sorted(labels.items())), own, targets, tuple(lacking), n_lacking
     )
-
-
-def hash_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, read in pieces. Raises `CliffscopeError` if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CliffscopeError(f"{os.fspath(path)}: cannot be read ({error.strerror or error}).") from error
 
 
 def _prompt_key(row: Mapping[str, Any], where: str) -> str:

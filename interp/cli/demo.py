@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.demo_repair import FILES as REPAIR_FILES
-from interp.cli.demo_steps import MASK, MASKED_ROLLOUTS, SEARCHES
+from interp.cli.demo_repair import FOLDERS
+from interp.cli.demo_steer import FILES as STEER_FILES
+from interp.cli.demo_steps import CURVE_TABLE, MASK, MASKED_ROLLOUTS, MASKED_SCORES, SCORES, SEARCHES
 from interp.cli.options import Device, DType, Json, Seed
+from interp.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     from probes.cliff import Cliff
@@ -17,12 +20,18 @@ FILES = (
     "probe.safetensors",
     "sweep.parquet",
     "cliff.parquet",
+    SCORES,
     *(f"heads-{method}.parquet" for method in SEARCHES),
+    CURVE_TABLE,
     MASK,
     MASKED_ROLLOUTS,
+    MASKED_SCORES,
+    *STEER_FILES,
     *REPAIR_FILES,
     "summary.json",
+    MANIFEST,
 )
+REPORT = "report.html"
 
 
 def demo(
@@ -38,43 +47,70 @@ def demo(
     """Measures the cliff of a bundled organism, finds the heads that cause it, masks them, and repairs the model.
 
     Generates rollouts, fits and sweeps refusal probes, measures the cliff, ranks the heads by three methods, builds a
-    mask, and answers the prompts again with it and with random masks of the same size. Then chooses 1.7 % of a pool of
-    training examples by cliff, and as many at random, and repairs the model on each. Writes rollouts.jsonl,
-    probe.safetensors, sweep.parquet, cliff.parquet, heads-METHOD.parquet, mask.safetensors, rollouts-masked.jsonl,
-    pool.jsonl, selected-METHOD.jsonl, repaired-METHOD and summary.json, and pages (.html) beside the tables.
+    mask, and answers the prompts again with it and with random masks of the same size, and steered along the refusal
+    direction. Then chooses 1.7 % of a pool of training examples by cliff, and as many at random, and repairs the model
+    on each. Writes rollouts.jsonl, probe.safetensors, sweep.parquet, cliff.parquet, scores.parquet (every token),
+    heads-METHOD.parquet, curve.parquet, mask.safetensors, direction.safetensors, pool.jsonl, selected-METHOD.jsonl,
+    repaired-METHOD, the answers and scores after each change, summary.json, run.json (what was run, with hashes),
+    pages (.html) beside the tables, and report.html, which shows all of it.
 
     Example: cliffscope demo --out runs/demo
     """
+    import json
     import time
+    from datetime import UTC, datetime
 
-    start = time.perf_counter()
+    start, started = time.perf_counter(), datetime.now(UTC)
     from interp.cli import demo_steps as steps
     from interp.cli.demo_repair import repair_on_few
+    from interp.cli.demo_steer import steer
+    from interp.cli.output import plain
     from interp.cli.session import open_model, require_writable
+    from interp.files import write_text
+    from interp.manifest import command_line, write_manifest
     from interp.organisms.prompt_set import heldout_prompts
+    from report.page import write_report
 
-    require_writable(*(out / name for name in FILES))
+    require_writable(*(out / name for name in (*FILES, REPORT)))
     hooked = open_model(model, device, dtype)
+    steps.remove(out, MANIFEST, REPORT)  # which say that a run was finished
     prompts = heldout_prompts(n_harmful, n_benign, seed)
     rollouts = steps.roll_out(hooked, prompts, out / "rollouts.jsonl", seed)
     probe = steps.fit(hooked, rollouts, out, seed)
     cliff = steps.measure(hooked, probe, rollouts, out, seed)
     summary = steps.summarize(model, rollouts, probe, cliff)
-    rankings = steps.rank(hooked, probe, rollouts, out, seed)
+    cases = steps.cases_of(hooked, probe, rollouts, seed)
+    rankings = steps.rank(hooked, probe, cases, out, seed)
     summary["heads"] = steps.found_heads(model, rankings)
-    steps.apply_mask(hooked, rankings["ablation"], prompts, rollouts, out, seed, summary)
-    repair_on_few(model, hooked, prompts, rollouts, out, seed, summary)
+    steps.trace(hooked, probe, cases, rankings["ablation"], out, seed)
+    steps.apply_mask(hooked, probe, rankings["ablation"], prompts, rollouts, out, seed, summary)
+    steer(hooked, probe, prompts, rollouts, out, seed, summary)
+    repair_on_few(model, hooked, probe, prompts, rollouts, out, seed, summary)
     summary["seconds"] = round(time.perf_counter() - start, 1)
-    _finish(summary, cliff, out, as_json)
-
-
-def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -> None:
-    import json
-
-    from interp.cli.output import emit, plain
-    from interp.files import write_text
-
     write_text(out / "summary.json", json.dumps(plain(summary), indent=2, ensure_ascii=False) + "\n")
+    options = {"out": out, "model": model, "n_harmful": n_harmful, "n_benign": n_benign, "seed": seed}
+    write_manifest(
+        out,
+        command=command_line("demo", options | {"device": device, "dtype": dtype}),
+        started=started,
+        seconds=summary["seconds"],
+        model=hooked,
+        seed=seed,
+        files=_left(out),
+    )
+    write_report(out, out / REPORT)
+    _tell(summary, cliff, out, as_json)
+
+
+def _left(out: Path) -> list[Path]:
+    """What the run left in the folder: its files with what stands beside them (settings, pages), and its models."""
+    beside = {path for name in FILES for path in out.glob(f"{Path(name).stem}.*")}
+    return [*beside, *(out / folder for folder in FOLDERS if (out / folder).is_dir())]
+
+
+def _tell(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -> None:
+    from interp.cli.output import emit
+
     probe, figures, heads = summary["probe"], summary["cliff"], summary["heads"]
     asr, refusal, selection = summary["asr"], summary["refusal_benign"], summary["selection"]
     rows = [
@@ -92,6 +128,10 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
         ("ASR with random masks", asr["random_mask"]),
         ("benign refused with the mask", refusal["masked"]),
         ("drift on benign answers", summary["kl_benign"]["masked"]),
+        ("ASR steered", asr["steered"]),
+        ("ASR, random direction of equal norm", asr["steered_random"]),
+        ("benign refused, steered", refusal["steered"]),
+        ("drift on benign answers, steered", summary["kl_benign"]["steered"]),
         ("examples chosen by cliff", f"{selection['selected']} of {selection['pool']:,}"),
         ("ASR, repaired on these", asr["repaired"]),
         ("ASR, repaired on as many at random", asr["repaired_random"]),
@@ -99,7 +139,8 @@ def _finish(summary: dict[str, Any], cliff: "Cliff", out: Path, as_json: bool) -
         ("drift on benign answers, repaired", summary["kl_benign"]["repaired"]),
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
-    note = f"{cliff.evidence}\n{heads['evidence']}\nPictures: {out / '*.html'}. All figures: {out / 'summary.json'}."
+    files = f"Open {out / REPORT}. All figures: {out / 'summary.json'}; what was run: {out / MANIFEST}."
+    note = f"{files}\n{cliff.evidence}\n{heads['evidence']}"
     emit(summary, as_json=as_json, title=f"{summary['model']}: {cliff.verdict}", rows=rows, note=note)
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.demo_steps import BATCH_SIZE, MAX_NEW_TOKENS
+from interp.cli.demo_steps import BATCH_SIZE, MAX_NEW_TOKENS, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
     from interp.rollouts import Rollout
     from interp.rollouts.prompts import PromptSet
+    from probes.linear import LinearProbe
 
 POOL = 1000
 """Prompts of the side of the grammar that is not measured on; half of them harmful, as found."""
@@ -20,13 +21,23 @@ FRACTION = 0.017
 TRAINING = {"learning_rate": 3e-4, "epochs": 10}
 """For a model of a million parameters: about twenty steps of eight examples."""
 CHOICES = ("cliff", "random")
-FILES = ("pool.jsonl", "scores.jsonl", *(f"selected-{method}.jsonl" for method in CHOICES))
+REPAIRED_ROLLOUTS = "rollouts-repaired.jsonl"
+REPAIRED_SCORES = "scores-repaired.parquet"
+"""Of the model repaired on the choice by cliff."""
+FILES = (
+    "pool.jsonl",
+    "scores.jsonl",
+    *(f"selected-{method}.jsonl" for method in CHOICES),
+    REPAIRED_ROLLOUTS,
+    REPAIRED_SCORES,
+)
 FOLDERS = tuple(f"repaired-{method}" for method in CHOICES)
 
 
 def repair_on_few(
     name: str,
     model: "HookedModel",
+    probe: "LinearProbe",
     prompts: "PromptSet",
     rollouts: "Sequence[Rollout]",
     out: Path,
@@ -38,6 +49,7 @@ def repair_on_few(
     Args:
         name: The model's name.
         model: The model.
+        probe: Reads the refusal scores, also of the repaired model.
         prompts: What every model is asked.
         rollouts: The model's own answers to them.
         out: The run's folder, with the probe in it.
@@ -50,6 +62,7 @@ def repair_on_few(
         summary["asr"] |= {"repaired": None, "repaired_random": None}
         summary["refusal_benign"]["repaired"] = summary["kl_benign"]["repaired"] = None
         return
+    from interp.rollouts import write_rollouts
     from selection.select import SelectOptions, select
 
     _write_pool(out / "pool.jsonl", seed)
@@ -69,8 +82,12 @@ def repair_on_few(
             options,
             scores=out / "scores.jsonl",  # of which the model is asked once
         )
-        figures[method] = _repaired(name, model, chosen.path, prompts, rollouts, out / f"repaired-{method}", seed)
+        folder = out / f"repaired-{method}"
+        repaired_model, answers = _repair(name, model, chosen.path, prompts, folder, seed)
+        figures[method] = _figures(repaired_model, model, answers, rollouts)
         if method == "cliff":
+            write_rollouts(out / REPAIRED_ROLLOUTS, answers)
+            score(repaired_model, probe, answers, out / REPAIRED_SCORES)
             counts = chosen.manifest["counts"]
             summary["selection"] = {
                 "pool": counts["pool"],
@@ -116,19 +133,13 @@ def _choice(method: str, seed: int) -> Any:
     return ChoiceOptions(method=method, fraction=FRACTION, seed=seed)  # type: ignore[arg-type]  # one of CHOICES
 
 
-def _repaired(
-    name: str,
-    model: "HookedModel",
-    data: Path,
-    prompts: "PromptSet",
-    rollouts: "Sequence[Rollout]",
-    folder: Path,
-    seed: int,
-) -> dict[str, float]:
-    """What the model does after repair on a file of examples."""
+def _repair(
+    name: str, model: "HookedModel", data: Path, prompts: "PromptSet", folder: Path, seed: int
+) -> "tuple[HookedModel, list[Rollout]]":
+    """The model repaired on a file of examples, and its answers."""
     from interp.models.hooked_model import HookedModel
     from interp.rollouts.model_generator import ModelGenerator
-    from interventions.behaviour import Behaviour, answer, drift
+    from interventions.behaviour import answer
     from selection.examples import read_examples
     from selection.repair import RepairOptions, repair
 
@@ -136,10 +147,18 @@ def _repaired(
     repair(name, read_examples(data, model.chat), folder, options)
     other = HookedModel.load(str(folder), device=model.device, dtype=model.dtype)
     generator = ModelGenerator(other, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * other.n_ctx)
-    behaviour = Behaviour.of(answer(generator, prompts))
+    return other, answer(generator, prompts)
+
+
+def _figures(
+    repaired: "HookedModel", model: "HookedModel", answers: "Sequence[Rollout]", rollouts: "Sequence[Rollout]"
+) -> dict[str, float]:
+    from interventions.behaviour import Behaviour, drift
+
+    behaviour = Behaviour.of(answers)
     benign = [rollout for rollout in rollouts if rollout.outcome == "benign"]
     return {
         "asr": behaviour.asr,
         "refusal_benign": behaviour.refusal_benign,
-        "kl": float(drift(other, benign, [], base=model).mean()),
+        "kl": float(drift(repaired, benign, [], base=model).mean()),
     }

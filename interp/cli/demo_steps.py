@@ -1,4 +1,4 @@
-"""The steps of `cliffscope demo` up to the mask: rollouts, probe, cliff, heads."""
+"""The steps of `cliffscope demo` up to the mask: rollouts, probe, cliff, heads, curve."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from circuits.cases import Cases
     from circuits.head_scores import HeadScores, Method
     from interp.models.hooked_model import HookedModel
+    from interp.models.hooks import Intervention
     from interp.rollouts import Rollout
     from interp.rollouts.prompts import PromptSet
     from probes.cliff import Cliff
@@ -21,8 +23,13 @@ SEARCHES: tuple["Method", ...] = ("attribution", "ablation", "interchange")
 MASK_FRACTION = 0.05
 """Most heads in the mask, as a share of all."""
 N_RANDOM_MASKS = 3
+CURVE = {"counts": (1, 2, 4, 8), "n_random": 4, "n_random_answered": 0, "n_prompts": 24, "n_rollouts": 32}
+"""A coarse curve: what random masks do to the answers is measured with the mask."""
+CURVE_TABLE = "curve.parquet"
+SCORES = "scores.parquet"
 MASK = "mask.safetensors"
 MASKED_ROLLOUTS = "rollouts-masked.jsonl"
+MASKED_SCORES = "scores-masked.parquet"
 
 
 def roll_out(model: "HookedModel", prompts: "PromptSet", out: Path, seed: int) -> "Sequence[Rollout]":
@@ -66,7 +73,33 @@ def measure(model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Roll
     with progress("Scoring", len(rollouts), "rollouts") as bar:
         cliff = measure_cliff(model, probe, rollouts, seed=seed, advance=bar.advance)
     write_cliff(cliff, out / "cliff.parquet")
+    score(model, probe, rollouts, out / SCORES)
     return cliff
+
+
+def score(
+    model: "HookedModel",
+    probe: "LinearProbe",
+    rollouts: "Sequence[Rollout]",
+    out: Path,
+    changes: "Sequence[Intervention]" = (),
+) -> None:
+    """Writes the refusal score at every token of the rollouts, read with the changes under which they were made.
+
+    A repaired model is read by the same probe: it has the architecture and sizes that the probe was made for, and
+    another probe's scores could not be set beside these.
+    """
+    from probes.scores import score_table, write_scores
+
+    with model.intervene(*changes):
+        table = score_table(model, probe, rollouts)
+    write_scores(table, out)
+
+
+def remove(out: Path, *names: str) -> None:
+    """Removes files that an earlier run left in the folder and this one does not make."""
+    for name in names:
+        (out / name).unlink(missing_ok=True)
 
 
 def summarize(model: str, rollouts: "Sequence[Rollout]", probe: "LinearProbe", cliff: "Cliff") -> dict[str, Any]:
@@ -90,16 +123,19 @@ def summarize(model: str, rollouts: "Sequence[Rollout]", probe: "LinearProbe", c
     }
 
 
-def rank(
-    model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Rollout]", out: Path, seed: int
-) -> "dict[str, HeadScores]":
-    """The heads by each method."""
+def cases_of(model: "HookedModel", probe: "LinearProbe", rollouts: "Sequence[Rollout]", seed: int) -> "Cases":
+    """The rollouts of which the searches ask why."""
     from circuits.cases import Cases
+
+    return Cases.of(model, probe, rollouts, seed=seed)
+
+
+def rank(model: "HookedModel", probe: "LinearProbe", cases: "Cases", out: Path, seed: int) -> "dict[str, HeadScores]":
+    """The heads by each method."""
     from circuits.head_files import write_heads
     from circuits.rank import RankOptions, n_steps, rank_heads
     from interp.progress import progress
 
-    cases = Cases.of(model, probe, rollouts, seed=seed)
     rankings: dict[str, HeadScores] = {}
     for method in SEARCHES:
         options = RankOptions(method=method, seed=seed)
@@ -107,6 +143,29 @@ def rank(
             rankings[method] = rank_heads(model, probe, cases, options, bar.advance)
         write_heads(rankings[method], out / f"heads-{method}.parquet")
     return rankings
+
+
+def trace(
+    model: "HookedModel", probe: "LinearProbe", cases: "Cases", scores: "HeadScores", out: Path, seed: int
+) -> None:
+    """The curve of heads ablated, best first, where there is something to explain."""
+    if cases.nothing is not None:
+        remove(out, CURVE_TABLE, Path(CURVE_TABLE).with_suffix(".html").name)
+        return
+    from circuits.curve import CurveOptions, ablation_curve, n_sets
+    from circuits.head_files import write_curve
+    from interp.progress import progress
+
+    options = CurveOptions(
+        **CURVE,  # type: ignore[arg-type]  # one dict of several types
+        max_new_tokens=MAX_NEW_TOKENS,
+        seed=seed,
+        batch_tokens=BATCH_SIZE * model.n_ctx,
+    )
+    ranked = scores.top(max(options.counts))
+    with progress("Ablating", n_sets(options), "sets of heads") as bar:
+        curve = ablation_curve(model, probe, cases, ranked, options, bar.advance)
+    write_curve(curve, out / CURVE_TABLE)
 
 
 def found_heads(model: str, rankings: "dict[str, HeadScores]") -> dict[str, Any]:
@@ -135,6 +194,7 @@ def found_heads(model: str, rankings: "dict[str, HeadScores]") -> dict[str, Any]
 
 def apply_mask(
     model: "HookedModel",
+    probe: "LinearProbe",
     scores: "HeadScores",
     prompts: "PromptSet",
     rollouts: "Sequence[Rollout]",
@@ -147,8 +207,7 @@ def apply_mask(
         summary["asr"] |= {"masked": None, "random_mask": None}
         summary["refusal_benign"]["masked"] = None
         summary["kl_benign"] = {"masked": None}
-        for name in (MASK, MASKED_ROLLOUTS):
-            (out / name).unlink(missing_ok=True)  # of an earlier run in this folder
+        remove(out, MASK, MASKED_ROLLOUTS, MASKED_SCORES)
         return
     from circuits.mask import build_mask
     from interp.rollouts import write_rollouts
@@ -163,6 +222,7 @@ def apply_mask(
     generator = ModelGenerator(model, MAX_NEW_TOKENS, seed=seed, batch_tokens=BATCH_SIZE * model.n_ctx)
     masked = answer(generator, prompts, [mask])
     write_rollouts(out / MASKED_ROLLOUTS, masked)
+    score(model, probe, masked, out / MASKED_SCORES, [mask])
     harmful = [prompt for prompt in prompts if prompt.harmful]
     controls = [
         Behaviour.of(answer(generator, harmful, [ScaleHeads(heads)])).asr
