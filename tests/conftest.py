@@ -7,13 +7,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import hypothesis
-import jaxtyping
 
-import tests.shapes  # noqa: F401  # the hook finds it by name
+from tests import shapes
 
 # Before anything of the packages is imported.
 PACKAGES = ["interp", "probes", "interventions", "circuits", "selection", "cliffbench", "report"]
-jaxtyping.install_import_hook(PACKAGES, "tests.shapes.typechecked")
+shapes.install(PACKAGES)
 
 # How long an example takes tells how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(
