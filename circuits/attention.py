@@ -10,14 +10,15 @@ import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.display.palette import INK, band
+from interp.display.layout import MONO, lay_out
+from interp.display.palette import INK, SEGMENT_COLORS
+from interp.display.text import caption, label
 from interp.errors import CliffscopeError
 from interp.transcripts import Transcript
 from interventions.heads import Head, check_heads
@@ -121,16 +122,6 @@ def _last_row(mask: Any, window: int | None, key: Tensor) -> Float[Tensor, "1 1 
     return torch.zeros(seen.shape, device=key.device).masked_fill(~seen, least)
 
 
-SEGMENT_COLORS = {
-    "system": INK,
-    "instruction": "#E69F00",
-    "template": INK,
-    "thinking": "#56B4E9",
-    "close": "#CC79A7",
-    "response": INK,
-}
-"""Tokens by segment; other hues than those of outcomes, from the same set."""
-
 N_NAMED = 5
 """Tokens whose text stands above a head's row."""
 N_LABELLED = 48
@@ -152,7 +143,7 @@ def attention_figure(
     from plotly.subplots import make_subplots
 
     n = pattern.shape[1]
-    labels = [token_label(text) for text in transcript.tokens[:n]]
+    labels = [label(text) for text in transcript.tokens[:n]]
     titles = [_title(Head(*head), row, labels) for head, row in zip(heads, pattern, strict=True)]
     figure = make_subplots(
         rows=len(heads), cols=1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.3 / len(heads)
@@ -161,26 +152,17 @@ def attention_figure(
         for segment in dict.fromkeys(transcript.labels[:n]):
             places = [place for place in range(n) if transcript.labels[place] == segment]
             _add_stems(figure, number, segment, places, [row[place] for place in places], labels)
-    grid = {"gridcolor": band(INK), "zerolinecolor": band(INK, 0.5)}
-    figure.update_xaxes(range=[-0.5, n - 0.5], **grid)
-    figure.update_yaxes(rangemode="tozero", **grid)
+    figure.update_xaxes(range=[-0.5, n - 0.5], showgrid=False)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title_text="weight", row=(len(heads) + 1) // 2)
     figure.update_xaxes(title_text="token (the last is the edge)", row=len(heads))
     if n <= N_LABELLED:
         shown = {"tickvals": list(range(n)), "ticktext": labels, "tickangle": -60}
-        figure.update_xaxes(tickfont={"family": "monospace"}, **shown)
-    figure.update_annotations(x=0, xanchor="left", font={"family": "monospace", "size": 13, "color": INK})
-    figure.update_layout(
-        title={"text": f"attention from the edge of {escape(transcript.id)}", "x": 0.01},
-        template="plotly_white",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK},
-        height=180 + 190 * len(heads),
-        legend={"orientation": "h", "y": 0.01, "yanchor": "bottom", "yref": "container"},
-        modebar={"bgcolor": "rgba(0,0,0,0)"},
-        margin={"t": 90, "b": 100},
-    )
-    return figure
+        figure.update_xaxes(tickfont={"family": MONO}, **shown)
+    figure.update_annotations(x=0, xanchor="left", font={"family": MONO, "size": 13, "color": INK})
+    title = f"attention from the edge of {caption(transcript.id)}"
+    # Below a labelled axis the texts of tokens, slanted.
+    return lay_out(figure, title, height=180 + 190 * len(heads), top=80, drop=124 if n <= N_LABELLED else 62)
 
 
 def attention_page(transcript: Transcript, pattern: Float[Tensor, "head pos"], heads: Sequence[tuple[int, int]]) -> str:
@@ -222,8 +204,3 @@ def _add_stems(
     )
     figure.add_trace(lines.update(**common), row=row, col=1)
     figure.add_trace(dots, row=row, col=1)
-
-
-def token_label(text: str) -> str:
-    """A token's text, with white space made visible and nothing that a browser reads as markup."""
-    return escape(text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "⋯")

@@ -1,13 +1,15 @@
 """The picture of an ablation curve: refusal, answers and drift against the number of heads, with random sets."""
 
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from circuits.curve import AblationCurve
+from interp.display.layout import lay_out
 from interp.display.palette import COLORS, CONTROL, INK, band
+from interp.display.text import caption
+from interp.display.traces import interval_band, name_once
 from interp.null_runs import NULLS
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ PANELS = (
     ("kl_benign", "drift on benign answers (nats a token)", COLORS["benign"]),
 )
 
+_Place = dict[str, int]
+"""The row and column of a panel, from 1."""
+
 
 def curve_figure(curve: AblationCurve) -> "go.Figure":
     """One panel a figure: the ranked heads as a line, with its interval; random sets in grey.
@@ -29,25 +34,21 @@ def curve_figure(curve: AblationCurve) -> "go.Figure":
     from plotly.subplots import make_subplots
 
     panels = [panel for panel in PANELS if curve.table[panel[0]].notna().any()]
-    figure = make_subplots(rows=1, cols=len(panels), horizontal_spacing=0.07)
-    for col, (name, title, color) in enumerate(panels, start=1):
-        _add_random(figure, col, curve.table, name)
-        _add_ranked(figure, col, curve.table, name, color)
+    cols = min(2, len(panels))
+    rows = -(-len(panels) // cols)
+    figure = make_subplots(rows=rows, cols=cols, horizontal_spacing=0.13, vertical_spacing=0.2 / rows)
+    for index, (name, title, color) in enumerate(panels):
+        place = {"row": 1 + index // cols, "col": 1 + index % cols}
+        _add_random(figure, place, curve.table, name)
+        _add_ranked(figure, place, curve.table, name, color)
         if name == "refusal_logit":
-            _add_nulls(figure, col, curve)
-        figure.update_yaxes(title_text=title, col=col)
+            _add_nulls(figure, place, curve)
+        figure.update_yaxes(title={"text": title, "font": {"size": 12}}, **place)
         if name != "refusal_logit":
-            figure.update_yaxes(rangemode="tozero", col=col)
-    _name_once(figure)
+            figure.update_yaxes(rangemode="tozero", **place)
+    name_once(figure)
     figure.update_xaxes(title_text="heads ablated", tickvals=sorted(set(curve.table["n_heads"])))
-    figure.update_layout(
-        title={"text": f"{escape(curve.model)}: heads ablated, best first", "x": 0.01},
-        template="plotly_white",
-        height=420,
-        legend={"orientation": "h", "y": -0.25},
-        margin={"t": 60, "b": 100},
-    )
-    return figure
+    return lay_out(figure, f"{caption(curve.model)}: heads ablated, best first", height=170 + 270 * rows)
 
 
 def curve_page(curve: AblationCurve) -> str:
@@ -57,7 +58,7 @@ def curve_page(curve: AblationCurve) -> str:
     return page(f"Ablation curve of {curve.model}", curve.evidence, {"curve": curve_figure(curve)})
 
 
-def _add_ranked(figure: "go.Figure", col: int, table: pd.DataFrame, name: str, color: str) -> None:
+def _add_ranked(figure: "go.Figure", place: _Place, table: pd.DataFrame, name: str, color: str) -> None:
     import plotly.graph_objects as go
 
     ranked = table[table["set"] == "ranked"]
@@ -65,7 +66,7 @@ def _add_ranked(figure: "go.Figure", col: int, table: pd.DataFrame, name: str, c
     x = ranked["n_heads"].to_numpy()
     if f"{name}_low" in table:
         low, high = (ranked[f"{name}_{end}"].to_numpy() for end in ("low", "high"))
-        figure.add_trace(_band(x, low, high, band(color)), row=1, col=col)
+        figure.add_trace(interval_band(x, low, high, band(color)), **place)
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -77,12 +78,11 @@ def _add_ranked(figure: "go.Figure", col: int, table: pd.DataFrame, name: str, c
             line={"color": color, "width": 2.5},
             hovertemplate="%{text}: %{y:.3g}<extra></extra>",
         ),
-        row=1,
-        col=col,
+        **place,
     )
 
 
-def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -> None:
+def _add_random(figure: "go.Figure", place: _Place, table: pd.DataFrame, name: str) -> None:
     import plotly.graph_objects as go
 
     drawn = table[(table["set"] == "random") & table[name].notna()]
@@ -93,9 +93,9 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
         x = np.concatenate([[0], np.sort(drawn["n_heads"].unique())])
         start = float(table.loc[table["n_heads"] == 0, name].iloc[0])
         low, high = (np.concatenate([[start], groups.quantile(end).to_numpy()]) for end in (0.025, 0.975))
-        trace = _band(x, low, high, band(CONTROL, 0.35))
+        trace = interval_band(x, low, high, band(CONTROL, 0.35))
         trace.update(name="random sets, matched by layer (95 %)")
-        figure.add_trace(trace, row=1, col=col)
+        figure.add_trace(trace, **place)
         return
     figure.add_trace(
         go.Scatter(
@@ -108,12 +108,11 @@ def _add_random(figure: "go.Figure", col: int, table: pd.DataFrame, name: str) -
             marker={"color": INK, "symbol": "circle-open", "size": 8},
             hovertemplate="%{text}: %{y:.3g}<extra></extra>",
         ),
-        row=1,
-        col=col,
+        **place,
     )
 
 
-def _add_nulls(figure: "go.Figure", col: int, curve: AblationCurve) -> None:
+def _add_nulls(figure: "go.Figure", place: _Place, curve: AblationCurve) -> None:
     """Where the ranked heads of the null's runs would have brought the refusal logit, with the most heads ablated."""
     import plotly.graph_objects as go
 
@@ -128,26 +127,4 @@ def _add_nulls(figure: "go.Figure", col: int, curve: AblationCurve) -> None:
             marker={"color": INK, "symbol": "x-thin-open", "size": 9},
             hovertemplate="%{y:.3g}<extra></extra>",
         )
-        figure.add_trace(trace, row=1, col=col)
-
-
-def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray, fill: str) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        mode="lines",
-        fill="toself",
-        fillcolor=fill,
-        line={"width": 0},
-        hoverinfo="skip",
-    )
-
-
-def _name_once(figure: "go.Figure") -> None:
-    """In the legend stands what has a name, once for all panels."""
-    named: set[str] = set()
-    for trace in figure.data:
-        trace.update(showlegend=trace.name is not None and trace.name not in named, legendgroup=trace.name)
-        named.add(trace.name)
+        figure.add_trace(trace, **place)

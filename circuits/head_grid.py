@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from circuits.head_scores import HeadScores
 from circuits.nulls import SHARE
+from interp.display.layout import colorscale, lay_out
 from interp.display.palette import DIVERGING
+from interp.display.text import caption
 from interp.null_runs import NULLS
 from interventions.heads import Head
 
@@ -43,7 +44,7 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
             customdata=np.stack(columns, axis=-1),
             zmin=-limit,
             zmax=limit,
-            colorscale=[list(stop) for stop in DIVERGING],
+            colorscale=colorscale(DIVERGING),
             colorbar={"title": {"text": "score", "side": "right"}},
             xgap=1,
             ygap=1,
@@ -57,18 +58,18 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
         # A head that explains no more than the null's best one has a dotted frame.
         line = {"color": "#000000", "width": 2.5, "dash": "dot" if shares[layer, head] <= beyond else "solid"}
         figure.add_shape(type="rect", line=line, **corners)
+    unit = UNITS.get(scores.method, "score")
     told = "".join(f"; largest share {beyond:.0%} by {NULLS[null]}" for null in {one.null for one in scores.nulls})
-    title = f"{escape(scores.model)}: heads by {scores.method}<br><sub>{UNITS[scores.method]}{told}</sub>"
-    every = 1 if max(grid.shape) <= 32 else 4
+    title = f"{caption(scores.model)}: heads by {caption(scores.method)}<br><sub>{unit}{told}</sub>"
+    return lay_out_heads(figure, title, *grid.shape)
+
+
+def lay_out_heads(figure: "go.Figure", title: str, n_layers: int, n_heads: int) -> "go.Figure":
+    """The look of a grid of layers and heads."""
+    every = 1 if max(n_layers, n_heads) <= 32 else 4
     figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
-    figure.update_yaxes(title_text="layer", dtick=every, showgrid=False, zeroline=False)
-    figure.update_layout(
-        title={"text": title, "x": 0.01},
-        template="plotly_white",
-        height=max(360, 140 + 26 * grid.shape[0]),
-        margin={"t": 80, "b": 60},
-    )
-    return figure
+    figure.update_yaxes(title_text="layer", dtick=every, showgrid=False)
+    return lay_out(figure, title, height=max(340, 150 + 26 * n_layers), legend=False)
 
 
 def largest_null_share(scores: HeadScores) -> float:

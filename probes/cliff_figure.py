@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.display.layout import MONO, lay_out
 from interp.display.palette import COLORS, CONTROL, INK, NAMES, band
+from interp.display.text import caption, label
+from interp.display.traces import interval_band
 from interp.null_runs import NULLS
 from probes.cliff import OUTCOMES, Cliff
 from probes.trajectory import GRID, MeanTrajectory
@@ -35,24 +38,18 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
     if has_layers:
         _add_layers(figure, cliff)
     curves = list(cliff.curves.values())
-    labels = [_token_label(text) for text in curves[0].close_tokens] if curves else []
+    labels = [label(text) for text in curves[0].close_tokens] if curves else []
     ticks = list(range(-len(labels), 0))
     figure.update_xaxes(title_text="share of the thinking", range=[0, 1], col=1)
     figure.update_xaxes(title_text="token (the last is the edge)", tickvals=ticks, ticktext=labels, col=2)
-    figure.update_xaxes(tickfont={"family": "monospace", "size": 13}, col=2)
+    figure.update_xaxes(tickfont={"family": MONO, "size": 13}, col=2)
     figure.update_yaxes(range=[-0.02, 1.02])
     figure.update_yaxes(title_text="refusal score", col=1)
     if has_layers:
         figure.update_xaxes(title_text="layer of the probe", dtick=1, col=3)
         figure.update_yaxes(title_text="plateau − edge", range=[-1.02, 1.02], col=3)
-    figure.update_layout(
-        title={"text": f"{cliff.model}: {cliff.verdict} (probe at {cliff.site})", "x": 0.01},
-        template="plotly_white",
-        height=460,
-        legend={"orientation": "h", "y": -0.25},
-        margin={"t": 80, "b": 110},
-    )
-    return figure
+    title = f"{caption(cliff.model)}: {cliff.verdict} (probe at {caption(cliff.site)})"
+    return lay_out(figure, title, height=440, top=76)
 
 
 def cliff_page(cliff: Cliff) -> str:
@@ -106,16 +103,7 @@ def _add_band(
     import plotly.graph_objects as go
 
     color = COLORS[outcome]
-    bounds = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]])}
-    fill = {
-        "mode": "lines",
-        "fill": "toself",
-        "fillcolor": band(color),
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-    figure.add_trace(go.Scatter(**bounds, **fill, legendgroup=outcome), row=1, col=col)
+    figure.add_trace(interval_band(x, low, high, band(color)).update(legendgroup=outcome), row=1, col=col)
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -131,10 +119,3 @@ def _add_band(
         row=1,
         col=col,
     )
-
-
-def _token_label(text: str) -> str:
-    """A token's text for an axis, with white space made visible and nothing that a browser reads as markup."""
-    from html import escape
-
-    return escape(text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣") or "⋯")

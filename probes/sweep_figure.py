@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from interp.display.palette import INK
+from interp.display.layout import BUTTONS, colorscale, lay_out
+from interp.display.palette import SCORES
+from interp.display.text import caption, lines
 from interp.errors import CliffscopeError
 from interp.files import write_text
 
@@ -44,14 +46,16 @@ def sweep_figure(table: pd.DataFrame) -> "go.Figure":
         columns = ["auroc_low", "auroc_high", "accuracy", "ece", "C", "n_train", "n_test"]
         figure.add_heatmap(
             z=grid["auroc"].to_numpy().reshape(shape),
-            x=positions,
+            x=[caption(position) for position in positions],
             y=layers,
             customdata=np.stack([grid[name].to_numpy(float).reshape(shape) for name in columns], -1),
             zmin=0,
             zmax=1,
             zmid=0.5,
-            colorscale="RdBu",
-            colorbar={"title": "AUROC"},
+            colorscale=colorscale(SCORES),
+            colorbar={"title": {"text": "AUROC", "side": "right"}},
+            xgap=1,
+            ygap=1,
             visible=control == controls[0],
             hovertemplate=(
                 "layer %{y}, %{x}<br>AUROC %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
@@ -70,21 +74,21 @@ def sweep_figure(table: pd.DataFrame) -> "go.Figure":
         }
         for control in controls
     ]
+    figure.update_xaxes(title_text="position", type="category", showgrid=False)
+    figure.update_yaxes(title_text="layer", dtick=max(1, len(layers) // 16), showgrid=False)
+    told = "<br>".join(lines(null["sentence"]) for null in table.attrs.get("nulls") or ())
+    bottom = 76 + 20 * bool(told) + 16 * told.count("<br>")
+    height = max(360, 200 + 26 * len(layers)) + bottom - 76
+    lay_out(figure, f"Probe sweep: {TITLES[controls[0]]}", height=height, top=90, bottom=bottom, legend=False)
+    # Between the title and the cells, from the left: on a phone too.
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
     figure.update_layout(
-        title={"text": f"Probe sweep: {TITLES[controls[0]]}"},
-        xaxis={"title": "position", "type": "category"},
-        yaxis={"title": "layer", "dtick": max(1, len(layers) // 16)},
-        updatemenus=[
-            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 1, "xanchor": "right", "y": 1.12}
-        ],
-        template="plotly_white",
+        updatemenus=[{"type": "buttons", "direction": "right", "buttons": buttons, **BUTTONS, **place}]
     )
-    if nulls := table.attrs.get("nulls"):
-        words = "<br>".join(null["sentence"] for null in nulls)
+    if told:
         # Below the axis, where no cell is hidden.
-        place = {"xref": "paper", "yref": "paper", "x": 0, "y": -0.16, "xanchor": "left", "yanchor": "top"}
-        figure.add_annotation(text=words, showarrow=False, font={"color": INK, "size": 12}, **place)
-        figure.update_layout(margin={"b": 120})
+        below = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "yshift": -64}
+        figure.add_annotation(text=told, showarrow=False, align="left", font={"size": 12}, **below)
     return figure
 
 

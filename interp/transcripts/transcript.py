@@ -15,6 +15,7 @@ from itertools import groupby, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from interp.display.text import visible
 from interp.errors import CliffscopeError
 from interp.rollouts import Rollout
 from interp.transcripts.chat import ChatFormat, RolloutText
@@ -137,7 +138,7 @@ class Transcript:
                 marks.setdefault(self.position(name), []).append(f"{name} (edge)" if name == EDGE else name)
             except CliffscopeError:
                 continue
-        texts = [_visible(token) for token in self.tokens]
+        texts = [visible(token) for token in self.tokens]
         width = max((len(texts[index]) for index in marks), default=0)
         head = f"{self.id}: {len(self)} tokens, prompt {self.prompt_length}, thinking {self.thinking_state}"
         lines = []
@@ -261,12 +262,3 @@ def _token_texts(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
         texts.append(text[done:cut])
         done = cut
     return texts
-
-
-_VISIBLE = str.maketrans({"\n": "⏎", "\r": "␍", "\t": "⇥", " ": "␣"})
-
-
-def _visible(token: str) -> str:
-    if not token:
-        return "⋯"  # the character comes with a later token
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in token.translate(_VISIBLE))

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from interp.display.layout import lay_out
 from interp.display.palette import COLORS, CONTROL, band
+from interp.display.text import caption
+from interp.display.traces import interval_band
 from interp.errors import CliffscopeError
 from interp.files import write_text
 from interp.json_values import as_json_holds
@@ -210,23 +213,15 @@ def apart_figure(found: Apart) -> "go.Figure":
     figure = make_subplots(rows=1, cols=len(pairs), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
     for column, (_, rows) in enumerate(pairs, start=1):
         layers = rows["layer"].tolist()
-        around = [*layers, *layers[::-1]]
         for low, high, color in (
             ("chance_low", "chance_high", band(CONTROL, 0.25)),
             ("low", "high", band(COLORS["refused"])),
         ):
-            figure.add_scatter(
-                x=around,
-                y=[*rows[high], *rows[low][::-1]],
-                fill="toself",
-                fillcolor=color,
-                line={"width": 0},
-                hoverinfo="skip",
-                name="shuffled labels, 95 %" if low == "chance_low" else "95 % interval",
-                showlegend=column == 1,
-                col=column,
-                row=1,
-            )
+            said = {
+                "name": "shuffled labels, 95 %" if low == "chance_low" else "95 % interval",
+                "showlegend": column == 1,
+            }
+            figure.add_trace(interval_band(layers, rows[low], rows[high], color).update(said), col=column, row=1)
         for name, title, line in (
             ("ceiling", "two estimates of one direction", {"color": CONTROL, "dash": "dash"}),
             ("cosine", "cosine", {"color": COLORS["refused"]}),
@@ -237,14 +232,7 @@ def apart_figure(found: Apart) -> "go.Figure":
         figure.update_xaxes(title_text="layer", dtick=max(1, len(layers) // 8), col=column)
     figure.update_yaxes(range=[-1.02, 1.02])
     figure.update_yaxes(title_text="cosine", col=1)
-    figure.update_layout(
-        title={"text": f"{found.model}: harmfulness and refusal", "x": 0.01},
-        template="plotly_white",
-        height=440,
-        legend={"orientation": "h", "y": -0.25},
-        margin={"t": 100, "b": 100},
-    )
-    return figure
+    return lay_out(figure, f"{caption(found.model)}: harmfulness and refusal", height=440, top=96)
 
 
 def apart_page(found: Apart) -> str:

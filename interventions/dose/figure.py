@@ -1,13 +1,15 @@
 """The picture of a dose-response: one column a layer, one row a figure, against α; random directions in grey."""
 
 from collections.abc import Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from interp.display.layout import lay_out
 from interp.display.palette import COLORS, CONTROL, INK, band
+from interp.display.text import caption
+from interp.display.traces import interval_band, name_once
 from interventions.dose.options import CLAMP
 from interventions.dose.response import DoseResponse
 from interventions.dose.smallest import SmallestDose
@@ -79,12 +81,11 @@ def _figure(response: DoseResponse, layers: Sequence[int], found: SmallestDose |
             _add_vector(figure, col, response, layer, curve)
         if found is not None and found.met and found.dose["layer"] == layer:
             figure.add_vline(x=float(found.dose["alpha"]), line={"color": INK, "width": 1.5, "dash": "dot"}, col=col)
-    _name_once(figure)
-    _lay_out(figure, response, len(layers))
-    return figure
+    name_once(figure)
+    return _laid_out(figure, response, len(layers))
 
 
-def _lay_out(figure: "go.Figure", response: DoseResponse, n_layers: int) -> None:
+def _laid_out(figure: "go.Figure", response: DoseResponse, n_layers: int) -> "go.Figure":
     options = response.facts["options"]
     for row, title in enumerate(_ROWS, start=1):
         figure.update_yaxes(title_text=title, row=row, col=1)
@@ -96,13 +97,8 @@ def _lay_out(figure: "go.Figure", response: DoseResponse, n_layers: int) -> None
     figure.update_xaxes(title_text=_AXES.get(options["mode"], _UNITS[options["units"]]), row=len(_ROWS), col=middle)
     named = {"add": "added", "ablate": "ablated", CLAMP: "clamped", "transport": "transported"}[options["mode"]]
     kind = response.facts["vector"]["kind"]
-    figure.update_layout(
-        title={"text": f"{escape(response.model)}: {escape(str(kind))} {named}, scope {options['scope']}", "x": 0.01},
-        template="plotly_white",
-        height=760,
-        legend={"orientation": "h", "y": -0.1},
-        margin={"t": 80, "b": 110},
-    )
+    title = f"{caption(response.model)}: {caption(kind)} {named}, scope {caption(options['scope'])}"
+    return lay_out(figure, title, height=780, top=76, bottom=140)
 
 
 def _add_vector(figure: "go.Figure", col: int, response: DoseResponse, layer: int, curve: _Curve) -> None:
@@ -111,7 +107,7 @@ def _add_vector(figure: "go.Figure", col: int, response: DoseResponse, layer: in
     rows = _curve_rows(response, "vector", None, layer)
     x = rows["alpha"].to_numpy()
     low, high = (rows[f"{curve.name}_{end}"].to_numpy() for end in ("low", "high"))
-    figure.add_trace(_band(x, low, high, band(curve.color)), row=curve.row, col=col)
+    figure.add_trace(interval_band(x, low, high, band(curve.color)), row=curve.row, col=col)
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -174,25 +170,3 @@ def _range(table: pd.DataFrame, name: str) -> list[float] | None:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.06 * (high - low or 1.0)
     return [low - margin, high + margin]
-
-
-def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray, fill: str) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        mode="lines",
-        fill="toself",
-        fillcolor=fill,
-        line={"width": 0},
-        hoverinfo="skip",
-    )
-
-
-def _name_once(figure: "go.Figure") -> None:
-    """In the legend stands what has a name, once for all panels."""
-    named: set[str] = set()
-    for trace in figure.data:
-        trace.update(showlegend=trace.name is not None and trace.name not in named, legendgroup=trace.name)
-        named.add(trace.name)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
+from interp.display.layout import lay_out
 from interp.display.palette import COLORS, CONTROL
+from interp.display.text import caption
 from selection.evaluation.comparison import Comparison
 from selection.evaluation.outcomes import Rate
 from selection.evaluation.tables import category_rows, comparison_rows, difference_rows, sentences
@@ -36,13 +37,7 @@ def comparison_figure(comparison: Comparison) -> "go.Figure":
     figure.update_xaxes(tickformat=".0%", zeroline=False)
     figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.08], zeroline=False)
     figure.update_yaxes(title_text="harmful prompts answered (ASR)", col=1)
-    figure.update_layout(
-        template="plotly_white",
-        height=480,
-        legend={"orientation": "h", "y": -0.2},
-        margin={"t": 30, "b": 110},
-    )
-    return figure
+    return lay_out(figure, "down and left is better", height=480)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -74,7 +69,7 @@ def _points(comparison: Comparison, across: str) -> list[_Point]:
     for index, label in enumerate(comparison.labels):
         x, y = comparison.rate(index, across), comparison.rate(index, "asr")
         if x is not None and y is not None and x.n and y.n:
-            points.append(_Point(index, escape(label), x, y))
+            points.append(_Point(index, caption(label), x, y))
     return points
 
 
