@@ -33,8 +33,8 @@ def facts(run: Run, packed: Packed) -> dict[str, Any]:
             {
                 "id": id,
                 "prompt": "" if rollout is None else rollout.prompt[:PROMPT],
-                "outcome": figures.get("outcome") or (rollout.outcome if rollout else "unknown"),
-                "category": (rollout.category if rollout else None) or figures.get("category"),
+                "outcome": str(figures.get("outcome") or (rollout.outcome if rollout else "unknown")),
+                "category": _text((rollout.category if rollout else None) or figures.get("category")),
                 **{name: _short(figures.get(name)) for name in FIGURES},
                 "tokens": place[2] if place else None,
                 "others": {name: r[id].outcome for name, r in run.answers.items() if name != BASE and id in r},
@@ -62,6 +62,10 @@ def _cliff_rows(run: Run) -> dict[str, Mapping[str, Any]]:
     rows: pd.DataFrame = table.rows.drop_duplicates("id").astype(object)
     rows = rows.where(rows.notna(), None)
     return {str(row["id"]): row for row in rows.to_dict("records")}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _short(value: Any) -> float | None:

@@ -1,5 +1,7 @@
 """What a file of a run is, by its content: metadata, keys or columns; by its name only where the content is broken."""
 
+import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import CliffscopeError
-from interp.files import read_jsonl
 
 FORMATS = {
     "cliffscope.heads": "heads",
@@ -29,6 +30,9 @@ FORMATS = {
     "cliffscope-selection": "selection",
 }
 """Kinds of files that say what they are."""
+
+FIRST = 20
+"""Lines that are looked at."""
 
 COLUMNS = {
     "scores": ("id", "token_index", "segment", "token", "score"),
@@ -142,17 +146,26 @@ def _table(path: Path) -> Artefact:
 
 
 def _lines(path: Path) -> Artefact:
-    # The first line tells what a file is; a later one that is broken is found when the file is read.
-    for _, row in read_jsonl(path):
-        for kind in ("selected", "pool_scores", "rollouts"):
-            if row.keys() >= set(KEYS[kind]):
-                return Artefact(path, kind)
-        kind = named(path)
-        if kind in KEYS:
-            missing = ", ".join(key for key in KEYS[kind] if key not in row)
-            return Artefact(path, kind, problem=f"Line 1 has no {missing}.")
-        return Artefact(path, kind)
-    return Artefact(path, named(path), problem="It is empty.")
+    # The first lines tell what a file is. A broken one may stand before good ones; it is told when they are read.
+    rows = list(itertools.islice(_rows(path), FIRST))
+    if not rows:
+        empty = not path.read_bytes().strip()
+        return Artefact(path, named(path), problem="It is empty." if empty else "It is not JSON Lines.")
+    for kind in ("selected", "pool_scores", "rollouts"):
+        if any(row.keys() >= set(KEYS[kind]) for row in rows):
+            return Artefact(path, kind)
+    kind = named(path)
+    lacking = ", ".join(key for key in KEYS.get(kind, ()) if key not in rows[0])
+    return Artefact(path, kind, problem=f"Its lines have no {lacking}." if lacking else None)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The first lines that are JSON objects."""
+    with path.open("rb") as lines:
+        for line in itertools.islice(lines, 10 * FIRST):
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(row := json.loads(line), dict):
+                    yield row
 
 
 def _object(path: Path) -> Artefact:

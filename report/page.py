@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from interp.display.palette import COLORS
+from interp.display.palette import COLORS, SCORES, at, legible
 from interp.errors import CliffscopeError
 from interp.files import write_text
 from report import explorer
@@ -18,7 +19,7 @@ from report.run import Run, read_run
 from report.sections import changes, heads, sweep, trajectories, verdict
 from report.sections.section import Section
 from report.text import data_block, shown
-from report.tokens import pack
+from report.tokens import deflated, pack
 
 BUILDERS: tuple[tuple[str, str, Callable[[Run], Section]], ...] = (
     ("verdict", "The verdict", verdict.build),
@@ -31,6 +32,9 @@ BUILDERS: tuple[tuple[str, str, Callable[[Run], Section]], ...] = (
 
 SCRIPTS = ("data.js", "page.js", "figures.js", "tokens.js", "explorer.js")
 """One after the other they are the page's script."""
+
+SHADES = 50
+"""Steps of the colours of scores."""
 
 
 def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -60,8 +64,8 @@ def render(run: Run) -> tuple[str, dict[str, Any]]:
     told, rollouts = provenance(run), explorer.facts(run, packed)
     problems = [*(p for s in sections for p in s.problems), *explorer.problems(run), *told.problems]
     panels = {p.name: p.spec for s in sections for f in s.figures for _, panels in f.views for p in panels}
-    script = "\n".join(_asset(name) for name in SCRIPTS)
-    plotly = _plotly()
+    script, plotly = "\n".join(_asset(name) for name in SCRIPTS), _plotly()
+    colors = [[at(SCORES, step / SHADES), legible(at(SCORES, step / SHADES))] for step in range(SHADES + 1)]
     text = _template().render(
         title=shown(_title(run)),
         sections=sections,
@@ -70,12 +74,14 @@ def render(run: Run) -> tuple[str, dict[str, Any]]:
         notes=run.notes,
         style=_asset("report.css"),
         script=script,
-        plotly=plotly,
+        plotly=deflated(plotly.encode()),
         policy=_policy(plotly, script),
         colors=COLORS,
-        data={"explorer": data_block(rollouts), "figures": data_block(panels)},
+        scale=SCORES,
+        data={"explorer": data_block({**rollouts, "colors": colors}), "figures": data_block(panels)},
         chunks=packed.chunks,
         shown=shown,
+        link=lambda id: "#rollout=" + quote(id, safe=""),
     )
     unique = list(dict.fromkeys(problems))
     return text, {
@@ -131,17 +137,29 @@ def _asset(name: str) -> str:
 
 
 def _plotly() -> str:
-    """plotly.js as its Python package brings it, found without importing that."""
+    """plotly.js as its Python package brings it, found without importing that.
+
+    The page holds it deflated, a third of its 4.8 MB, and runs it when the first figure comes near: a browser takes
+    longer to parse it than to show all else.
+    """
     import importlib.util
 
-    spec = importlib.util.find_spec("plotly")
-    if spec is None or spec.origin is None:
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
         raise CliffscopeError("plotly is not installed; `pip install plotly`.")
-    return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:
     """A content security policy that runs these scripts and no other, and loads nothing."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    # Plotly writes style elements, and pictures as data.
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src " + " ".join(f"'sha256-{digest}'" for digest in digests),
+            "style-src 'unsafe-inline'",  # Plotly writes style elements
+            "img-src data: blob:",  # and pictures
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )

@@ -6,7 +6,8 @@ MODEL = "--model MODEL"
 
 COMMANDS = {
     "rollouts": f"cliffscope rollout {MODEL} --prompts prompts.csv --out rollouts.jsonl",
-    "scores": f"cliffscope probe score {MODEL} --probe probe.safetensors --rollouts rollouts.jsonl --out scores.parquet",
+    "scores": f"cliffscope probe score {MODEL} --probe probe.safetensors --rollouts rollouts.jsonl "
+    "--out scores.parquet",
     "probe": f"cliffscope probe fit {MODEL} --rollouts rollouts.jsonl --out probe.safetensors",
     "sweep": f"cliffscope probe sweep {MODEL} --rollouts rollouts.jsonl --out sweep",
     "cliff": f"cliffscope cliff {MODEL} --probe probe.safetensors --rollouts rollouts.jsonl --out cliff.parquet",

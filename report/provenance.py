@@ -89,12 +89,23 @@ def _said(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values; what a mapping holds that is no mapping itself stands together in one row."""
     for key, entry in value.items():
         if isinstance(entry, Mapping):
-            yield from _flat(entry, f"{before}{key}, ")
+            plain = {
+                name: inner for name, inner in entry.items() if not isinstance(inner, Mapping) and inner is not None
+            }
+            if plain:
+                yield f"{before}{key}", "; ".join(f"{name} {_words(inner)}" for name, inner in plain.items())
+            deeper = {name: inner for name, inner in entry.items() if isinstance(inner, Mapping)}
+            yield from _flat(deeper, f"{before}{key}, ")
         elif entry is not None:
-            words = " ".join(map(str, entry)) if isinstance(entry, list) else str(entry)
-            yield f"{before}{key}", words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
+            yield f"{before}{key}", _words(entry)
+
+
+def _words(value: Any) -> str:
+    words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
 
 
 def _hashes(files: Any) -> dict[str, str]:

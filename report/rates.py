@@ -39,9 +39,9 @@ class Outcome:
 LABELS = {
     BASE: "as it is",
     "masked": "with the head mask",
+    "random_mask": "with random masks of the same size",
     "repaired": "repaired on examples chosen by cliff",
     "repaired_random": "repaired on as many at random",
-    "random_mask": "with random masks of the same size",
     "steered": "steered",
 }
 """What a set of answers is called."""
@@ -49,7 +49,7 @@ LABELS = {
 
 def label(name: str) -> str:
     """What a set of answers is called; names that are not known speak for themselves."""
-    return LABELS.get(name, name)
+    return LABELS.get(name.replace("-", "_"), name)
 
 
 def of_rollouts(name: str, rollouts: Iterable[Rollout], drift: float | None, source: str) -> Outcome:
@@ -78,19 +78,13 @@ def outcomes(run: Run) -> list[Outcome]:
     asr, refusal, drift = (_mapping(summary.get(key)) for key in ("asr", "refusal_benign", "kl_benign"))
     rows: list[Outcome] = []
     for name, rollouts in run.answers.items():
-        found = of_rollouts(
-            name, rollouts.values(), 0.0 if name == BASE else _number(drift.get(name)), run.sources[name]
-        )
-        rows.append(found)
-    for name in asr:
-        value = _number(asr[name])
-        if name in run.answers or value is None:
+        told = 0.0 if name == BASE else _number(drift.get(name.replace("-", "_")))
+        rows.append(of_rollouts(name, rollouts.values(), told, run.sources[name]))
+    counted = {name.replace("-", "_") for name in run.answers}
+    for name, given in asr.items():
+        value = _number(given)
+        if name in counted or value is None:
             continue
-        told = ""
-        if name == "random_mask" and (
-            values := [v for v in map(_number, asr.get("random_masks") or []) if v is not None]
-        ):
-            told = f"{100 * min(values):.1f}–{100 * max(values):.1f} % over {len(values)} masks"
         rows.append(
             Outcome(
                 label(name),
@@ -98,7 +92,7 @@ def outcomes(run: Run) -> list[Outcome]:
                 _number(refusal.get(name)),
                 drift=_number(drift.get(name)),
                 source="summary.json",
-                told=told,
+                told=_spread(asr.get("random_masks")) if name == "random_mask" else "",
             )
         )
     order = list(LABELS.values())
@@ -127,6 +121,11 @@ def _of_evaluation(file: str, content: Mapping[str, Any]) -> Outcome:
 def _interval(rate: Mapping[str, Any]) -> Interval | None:
     low, high = _number(rate.get("low")), _number(rate.get("high"))
     return None if low is None or high is None else Interval(low, high)
+
+
+def _spread(values: Any) -> str:
+    found = [v for v in map(_number, values or []) if v is not None]
+    return f"{100 * min(found):.1f}–{100 * max(found):.1f} % over {len(found)} masks" if found else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

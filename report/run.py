@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.errors import CliffscopeError
@@ -137,8 +138,9 @@ def read_rollouts(path: Path, run: Run) -> dict[str, Rollout]:
             found[rollout.id] = rollout
     if bad:
         first = bad[0][:1].upper() + bad[0][1:].rstrip(".")
-        more = f", and {len(bad) - 1} more lines" if len(bad) > 1 else ""
-        run.broken.append(Problem("rollouts", f"{first}{more}; the other {len(found)} are shown.", path.name))
+        more = f", and {len(bad) - 1} more lines are broken" if len(bad) > 1 else ""
+        left = f"the other {len(found)} are shown" if found else "none can be shown"
+        run.broken.append(Problem("rollouts", f"{first}{more}; {left}.", path.name))
     return found
 
 
@@ -171,6 +173,12 @@ def read_table(file: Artefact) -> pd.DataFrame:
     for name in _NUMBERS[file.kind]:
         if name in rows and not pd.api.types.is_numeric_dtype(rows[name]):
             raise CliffscopeError(f"the column {name} holds no numbers.")
+    if "id" in rows:
+        # As the page shows them, like those of the rollouts; each of the few is looked at once.
+        codes, ids = pd.factorize(rows["id"].astype(object), use_na_sentinel=False)
+        rows["id"] = np.array([shown(str(id)) for id in ids], dtype=object)[codes]
+    if "token" in rows:
+        rows["token"] = rows["token"].fillna("").astype(str)
     return rows
 
 

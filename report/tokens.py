@@ -70,7 +70,7 @@ def pack(scores: Mapping[str, pd.DataFrame], answers: Mapping[str, Mapping[str, 
         left = {id: [r.prompt, r.thinking, r.response] for id, r in rollouts.items() if id not in told}
         if left:
             packed.texts[name] = len(packed.chunks)
-            packed.chunks.append(_deflated(_json(left)))
+            packed.chunks.append(deflated(_json(left)))
     return packed
 
 
@@ -81,10 +81,6 @@ def _numbered(scores: Mapping[str, pd.DataFrame]) -> tuple[dict[str, np.ndarray]
     codes, texts = pd.factorize(pd.concat([rows["token"].astype(object) for rows in scores.values()]))
     sizes = np.cumsum([len(rows) for rows in scores.values()])[:-1]
     parts = np.split(codes, sizes)
-    # A token without text has the number -1: it gets a text of its own, the empty one.
-    if (codes < 0).any():
-        parts = [np.where(part < 0, len(texts), part) for part in parts]
-        return dict(zip(scores, parts, strict=True)), [*map(str, texts), ""]
     return dict(zip(scores, parts, strict=True)), [str(text) for text in texts]
 
 
@@ -101,7 +97,7 @@ def _pack(rows: pd.DataFrame, numbers: np.ndarray, packed: Packed) -> dict[str, 
         if held and held + len(places) > CHUNK:
             _add(packed, waiting, numbers, steps)
             waiting, held = [], 0
-        index[shown(id)] = [len(packed.chunks), held, len(places), _runs(segments[places])]
+        index[id] = [len(packed.chunks), held, len(places), _runs(segments[places])]
         waiting.append(places)
         held += len(places)
     if held:
@@ -119,7 +115,7 @@ def spans(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _add(packed: Packed, waiting: Sequence[np.ndarray], numbers: np.ndarray, steps: np.ndarray) -> None:
     places = np.concatenate(waiting)
-    packed.chunks.append(_deflated(numbers[places].astype(f"<u{packed.width}").tobytes() + steps[places].tobytes()))
+    packed.chunks.append(deflated(numbers[places].astype(f"<u{packed.width}").tobytes() + steps[places].tobytes()))
 
 
 def _runs(segments: np.ndarray) -> list[list[int]]:
@@ -137,5 +133,6 @@ def _json(value: Any) -> bytes:
     return json.dumps(clean(value), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _deflated(content: bytes) -> str:
+def deflated(content: bytes) -> str:
+    """Bytes for a chunk: as the browser's `DecompressionStream("deflate")` reads them, in base64."""
     return base64.b64encode(zlib.compress(content, 9)).decode()

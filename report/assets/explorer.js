@@ -4,9 +4,9 @@
   const NAMES = { complied: "harmful, complied", refused: "harmful, refused", benign: "benign", benign_refused: "benign, refused", unknown: "unknown" };
   const COLUMNS = [
     { key: "id", title: "rollout" },
+    { key: "cliff", title: "cliff", number: true },
     { key: "outcome", title: "outcome" },
     { key: "category", title: "category" },
-    { key: "cliff", title: "cliff", number: true },
     { key: "plateau", title: "plateau", number: true },
     { key: "edge", title: "edge", number: true },
     { key: "tokens", title: "tokens", number: true },

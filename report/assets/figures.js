@@ -22,6 +22,17 @@
     };
   };
 
+  // Plotly is a large script: it is unpacked and run once, when a figure is first wanted.
+  let loading = null;
+  const plotly = () => {
+    loading ??= report.inflate(document.getElementById("plotly").textContent).then((bytes) => {
+      const script = document.createElement("script");
+      script.textContent = new TextDecoder().decode(bytes);
+      document.body.append(script);
+    });
+    return loading;
+  };
+
   const draw = (place) => {
     const spec = specs[place.dataset.panel];
     if (spec === undefined || typeof Plotly === "undefined") return;
@@ -31,8 +42,8 @@
 
   const ready = () => {
     const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
+      for (const { isIntersecting, target } of entries) {
+        if (isIntersecting && !drawn.has(target)) plotly().then(() => draw(target));
       }
     }, { rootMargin: "400px" });
     for (const place of document.querySelectorAll(".plot")) seen.observe(place);
@@ -47,7 +58,8 @@
     addEventListener("beforeprint", () => {
       for (const place of document.querySelectorAll(".panels:not([hidden]) .plot")) draw(place);
     });
+    // Also without scrolling, so that a page that is printed at once has its figures.
+    setTimeout(plotly, 1500);
   };
-  // Plotly comes after this script, so that what can be read is there before what is drawn.
-  document.addEventListener("DOMContentLoaded", ready);
+  ready();
 }

@@ -2,6 +2,7 @@
 {
   const HIDDEN = { "\n": "⏎", "\t": "⇥" };
   const SPECIAL = /^<[|｜].*[|｜]>$|^<\/?[a-z_]+>$|^\[[A-Z_/]+\]$/u;
+  const { colors } = report.data;
   let made = 0;
 
   const shownText = (text, spaces) => {
@@ -102,7 +103,7 @@
         if (SPECIAL.test(text.trim())) part.classList.add("special");
         if (at === tokens.edge) part.classList.add("edge");
         if (tokens.scores[at] === null) part.classList.add("unscored");
-        else part.style.setProperty("--score", tokens.scores[at].toFixed(3));
+        else [part.style.backgroundColor, part.style.color] = colors[Math.round(tokens.scores[at] * (colors.length - 1))];
         // With its spaces written out a text has nowhere to break.
         if (/^\s/u.test(text)) block.append(document.createElement("wbr"));
         block.append(part);

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pandas as pd
+
 from interp.display.palette import COLORS
 from report.figures import dose_panel
 from report.problems import missing
@@ -48,19 +50,29 @@ def build(run: Run) -> Section:
     if len(rows) < 2:
         section.problems.append(missing("masked"))
     _add_selection(run, section)
-    doses = run.table("doses")
-    if doses is not None:
-        panels = [dose_panel(doses.rows, *p) for p in DOSES if doses.rows[p[0]].notna().any()]
-        section.figures.append(
-            Figure("doses", "Every dose of steering, beside random directions of equal norm.", [("", panels)])
-        )
-        head = ("set", "layer", "dose", "ASR", "benign refused", "drift")
-        cells = [
-            (str(r["set"]), number(r["layer"], 0), number(r["alpha"], 2), percent(r["asr"]), percent(r["refusal_benign"]), number(r["kl_benign"]))
-            for _, r in doses.rows.iterrows()
-        ]  # fmt: skip
-        section.grids.append(Grid("The doses", head, cells, frozenset(range(1, 6)), folded=True))
+    if (doses := run.table("doses")) is not None:
+        _add_doses(doses.rows, section)
     return section
+
+
+def _add_doses(doses: pd.DataFrame, section: Section) -> None:
+    panels = [dose_panel(doses, *panel) for panel in DOSES if doses[panel[0]].notna().any()]
+    caption = "Every dose of steering, beside random directions of equal norm."
+    legend = [("line", "the vector"), ("control", "random directions")]
+    section.figures.append(Figure("doses", caption, [("", panels)], legend=legend))
+    cells = [
+        (
+            str(row["set"]),
+            number(row["layer"], 0),
+            number(row["alpha"], 2),
+            percent(row["asr"]),
+            percent(row["refusal_benign"]),
+            number(row["kl_benign"]),
+        )
+        for _, row in doses.iterrows()
+    ]
+    head = ("set", "layer", "dose", "ASR", "benign refused", "drift")
+    section.grids.append(Grid("The doses", head, cells, frozenset(range(1, 6)), folded=True))
 
 
 def _add_selection(run: Run, section: Section) -> None:
@@ -68,7 +80,6 @@ def _add_selection(run: Run, section: Section) -> None:
         counts, options = content.get("counts"), content.get("options")
         if isinstance(counts, Mapping) and isinstance(options, Mapping) and counts.get("selected") is not None:
             chosen = ", ".join(f"{n} {outcome}" for outcome, n in (counts.get("selected_outcomes") or {}).items())
-            section.paragraphs.append(
-                f"{name.removesuffix('.manifest.json')}: {counts['selected']} of {counts.get('pool')} examples, chosen by "
-                f"{options.get('method')}{f' ({chosen})' if chosen else ''}."
-            )
+            words = f"{counts['selected']} of {counts.get('pool')} examples, chosen by {options.get('method')}"
+            told = f" ({chosen})" if chosen else ""
+            section.paragraphs.append(f"{name.removesuffix('.manifest.json')}: {words}{told}.")

@@ -38,22 +38,11 @@ def build(run: Run) -> Section:
     if tables:
         views = []
         for table in tables:
-            method = _method(table)
-            rows = table.rows
-            views.append(
-                (method, [head_panel(rows, method, f"Heads by {method}: {UNITS.get(method, 'score')}", named(rows))])
-            )
-            top = rows.sort_values("rank").head(SHOWN)
-            section.grids.append(Grid(
-                f"The first {counted(len(top), 'head')} by {method}",
-                ("head", "rank", "score [95 %]", "q", "share of what is to be explained", "suppression head"),
-                [(str(r["name"]), str(r["rank"]), small(r["score"]) + between(r["low"], r["high"], small), small(r["q"]), percent(r.get("share")), "yes" if r["suppresses"] else "no")
-                 for _, r in top.iterrows()],
-                frozenset({1, 2, 3, 4}), folded=True,
-            ))  # fmt: skip
-        caption = (
-            "Orange suppresses refusal, blue promotes it; framed heads are named suppression heads, with evidence."
-        )
+            method, rows = _method(table), table.rows
+            title = f"Heads by {method}: {UNITS.get(method, 'score')}"
+            views.append((method, [head_panel(rows, method, title, named(rows))]))
+            section.grids.append(_first(rows, method))
+        caption = "Orange suppresses refusal, blue promotes it; framed are the heads that are named, with evidence."
         section.figures.append(Figure("head-grid", caption, views, "Method"))
         if words := evidence(run):
             section.paragraphs.append(words)
@@ -62,6 +51,25 @@ def build(run: Run) -> Section:
     _add_mask(run, section)
     _add_curve(run, section)
     return section
+
+
+def _first(rows: pd.DataFrame, method: str) -> Grid:
+    """The best heads as a table."""
+    top = rows.sort_values("rank").head(SHOWN)
+    cells = [
+        (
+            str(row["name"]),
+            str(row["rank"]),
+            small(row["score"]) + between(row["low"], row["high"], small),
+            small(row["q"]),
+            percent(row.get("share")),
+            "yes" if row["suppresses"] else "no",
+        )
+        for _, row in top.iterrows()
+    ]
+    head = ("head", "rank", "score [95 %]", "q", "share of what is to be explained", "suppression head")
+    caption = f"The first {counted(len(top), 'head')} by {method}"
+    return Grid(caption, head, cells, frozenset({1, 2, 3, 4}), folded=True)
 
 
 def ranked(run: Run) -> list[Table]:
@@ -131,13 +139,21 @@ def _add_curve(run: Run, section: Section) -> None:
     rows = table.rows
     panels = [curve_panel(rows, *panel) for panel in CURVES if panel[0] in rows and rows[panel[0]].notna().any()]
     caption = "The best heads ablated together, beside random sets of as many heads in the same layers."
-    section.figures.append(Figure("ablation-curve", caption, [("", panels)]))
+    legend = [("line", "ranked heads"), ("control", "random sets of heads")]
+    section.figures.append(Figure("ablation-curve", caption, [("", panels)], legend=legend))
     head = ("heads", "n", "refusal logit", "ASR", "benign refused", "drift")
     mine = rows[rows["set"] == "ranked"].sort_values("n_heads")
     cells = [
-        (str(r["heads"]) or "none", str(r["n_heads"]), small(r["refusal_logit"]), percent(r["asr"]), percent(r.get("refusal_benign")), small(r.get("kl_benign")))
-        for _, r in mine.iterrows()
-    ]  # fmt: skip
+        (
+            str(row["heads"]) or "none",
+            str(row["n_heads"]),
+            small(row["refusal_logit"]),
+            percent(row["asr"]),
+            percent(row.get("refusal_benign")),
+            small(row.get("kl_benign")),
+        )
+        for _, row in mine.iterrows()
+    ]
     section.grids.append(Grid("The ablation curve", head, cells, frozenset(range(1, 6)), folded=True))
 
 

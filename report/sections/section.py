@@ -38,12 +38,14 @@ class Figure:
         caption: What to look at.
         views: Label and panels of each.
         choice: What the views differ in.
+        legend: Outcome and label of what is drawn in its colour.
     """
 
     name: str
     caption: str
     views: Sequence[tuple[str, Sequence[Panel]]]
     choice: str = ""
+    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Section:
         tiles: A few figures, large: value, what it is, and what it is to be compared with.
         figures, grids: Pictures and tables.
         problems: What is missing or broken.
+        rollout: One that a reader should open: words, and its id.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    rollout: tuple[str, str] | None = None
 
 
 def number(value: Any, digits: int = 3) -> str:

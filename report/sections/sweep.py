@@ -19,9 +19,8 @@ def build(run: Run) -> Section:
     table = run.table("sweep")
     probe = run.object("probe")
     if probe:
-        section.paragraphs.append(
-            f"The probe reads layer {probe.get('layer')} at {probe.get('position')} ({probe.get('site')}), by {probe.get('method')}."
-        )
+        where = f"layer {probe.get('layer')} at {probe.get('position')} ({probe.get('site')})"
+        section.paragraphs.append(f"The probe reads {where}; it was fitted by {probe.get('method')}.")
     elif not run.of("probe"):
         section.problems.append(missing("probe"))
     if table is None:
@@ -31,13 +30,17 @@ def build(run: Run) -> Section:
     rows = table.rows
     present = [control for control in CONTROLS if control in set(rows["control"])]
     views = [(SHORT[control], [sweep_panel(rows, control, CONTROLS[control])]) for control in present]
-    caption = "Blue is read well, white is chance. Shuffled labels should be white everywhere."
+    caption = "Blue is read well, white is chance. With shuffled labels all should be white."
     section.figures.append(Figure("sweep", caption, views, "Control"))
-    ordered = rows.sort_values(["layer", "position", "control"])
     cells = [
-        (f"{r['layer']}, {r['position']}", SHORT.get(r["control"], str(r["control"])), number(r["auroc"]) + between(r.get("auroc_low"), r.get("auroc_high")), number(r.get("accuracy")))
-        for _, r in ordered.iterrows()
-    ]  # fmt: skip
+        (
+            f"{row['layer']}, {row['position']}",
+            SHORT.get(row["control"], str(row["control"])),
+            number(row["auroc"]) + between(row.get("auroc_low"), row.get("auroc_high")),
+            number(row.get("accuracy")),
+        )
+        for _, row in rows.sort_values(["layer", "position", "control"]).iterrows()
+    ]
     head = ("layer, position", "labels", "AUROC [95 %]", "accuracy")
     section.grids.append(Grid("The sweep", head, cells, frozenset({2, 3}), folded=True))
     return section

@@ -26,6 +26,7 @@ def build(run: Run) -> Section:
     if controls:
         head = ("control", "here", "in the control", "what it would mean")
         section.grids.append(Grid("Controls", head, controls))
+    section.rollout = _worst(run)
     section.problems = run.of("cliff_figures", "summary")
     if not cliff and not section.problems:
         section.problems.append(missing("cliff_figures"))
@@ -58,7 +59,19 @@ def _change(rows: Mapping[str, Outcome]) -> str:
     start = f"The model answers {share(base.asr, base.asr_interval)} of harmful prompts"
     if base.refused is not None:
         start += f" and refuses {percent(base.refused)} of benign ones"
-    return ";\u0020".join([start, *parts]) + "."
+    return "; ".join([start, *parts]) + "."
+
+
+def _worst(run: Run) -> tuple[str, str] | None:
+    """The complied rollout with the largest cliff."""
+    table = run.table("cliff")
+    if table is None:
+        return None
+    complied = table.rows[(table.rows["outcome"] == "complied") & table.rows["cliff"].notna()]
+    if complied.empty:
+        return None
+    row = complied.sort_values(["cliff", "id"], ascending=[False, True]).iloc[0]
+    return f"Open the answered prompt with the largest cliff ({number(row['cliff'])})", str(row["id"])
 
 
 def _tiles(run: Run, cliff: Mapping[str, Any], rows: Mapping[str, Outcome]) -> Any:
