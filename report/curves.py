@@ -39,7 +39,7 @@ def mean_curves(rows: pd.DataFrame, outcomes: Mapping[str, str]) -> dict[str, Cu
     """
     segment, score = rows["segment"].to_numpy(object), rows["score"].to_numpy(np.float64)
     token = rows["token"].to_numpy(object)
-    groups: dict[str, list[tuple[np.ndarray, np.ndarray, Sequence[str]]]] = {}
+    groups: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     for id, places in spans(rows).items():
         thinking, close = (places[segment[places] == name] for name in ("thinking", "close"))
         if id in outcomes and len(thinking) and len(close) and np.isfinite(score[places]).all():
@@ -47,7 +47,7 @@ def mean_curves(rows: pd.DataFrame, outcomes: Mapping[str, str]) -> dict[str, Cu
     return {outcome: _average(members) for outcome, members in groups.items()}
 
 
-def _average(members: Sequence[tuple[np.ndarray, np.ndarray, Sequence[str]]]) -> Curve:
+def _average(members: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Curve:
     n_close = min(len(close) for _, close, _ in members)
     grid = np.linspace(0, 1, GRID)
     aligned = np.stack(
