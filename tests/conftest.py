@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import hypothesis
+import pytest
 
 from tests import shapes
 
@@ -29,3 +30,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the processes of a run find what another one has made: see shared.py."""
+    from tests.shared import FOLDER
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ[FOLDER] = str(tmp_path_factory.getbasetemp().parent)

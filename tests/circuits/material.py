@@ -11,6 +11,7 @@ from interp.rollouts.model_generator import ModelGenerator
 from interp.transcripts.positions import EDGE
 from probes.examples import Examples
 from probes.linear import LinearProbe
+from tests.shared import shared
 
 PROBE_LAYER = 4
 
@@ -23,11 +24,13 @@ def organism(name: str) -> HookedModel:
 @cache
 def organism_rollouts(name: str) -> tuple[Rollout, ...]:
     """Judged rollouts of an organism on held-out prompts; they only name a harm."""
-    model = organism(name)
-    prompts = list(heldout_prompts(64, 32, 0))
-    generator = ModelGenerator(model, 400, seed=0, batch_tokens=len(prompts) * model.n_ctx)
-    rollouts = generator.generate(prompts)
-    return tuple(judged(rollouts, KeywordJudge()))
+
+    def made() -> list[Rollout]:
+        model, prompts = organism(name), list(heldout_prompts(64, 32, 0))
+        generator = ModelGenerator(model, 400, seed=0, batch_tokens=len(prompts) * model.n_ctx)
+        return judged(generator.generate(prompts), KeywordJudge())
+
+    return shared(f"organism-{name}", made)
 
 
 @cache

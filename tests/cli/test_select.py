@@ -18,10 +18,13 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def rows_of(folder: Path, own: bool = True) -> list[dict[str, Any]]:
-    """Harmful and benign prompts in turns, with or without the organism's rollouts."""
+def rows_of(folder: Path, own: bool = True, n: int = 24) -> list[dict[str, Any]]:
+    """As many harmful as benign prompts in turns, with the organism's rollouts; without, those soonest answered."""
     rollouts = read_rollouts(folder / "rollouts.jsonl")
-    mixed = [rollout for pair in zip(rollouts[:24], rollouts[64:88], strict=True) for rollout in pair]
+    harmful, benign = rollouts[:64], rollouts[64:]
+    if not own:
+        harmful, benign = (sorted(some, key=lambda r: len(f"{r.thinking}{r.response}")) for some in (harmful, benign))
+    mixed = [rollout for pair in zip(harmful[:n], benign[:n], strict=True) for rollout in pair]
     keys = ("id", "prompt", "harmful", "category") + (("thinking", "response") if own else ())
     return [{key: getattr(rollout, key) for key in keys} for rollout in mixed]
 
@@ -31,7 +34,7 @@ def folder(cliff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pool with rollouts and one without."""
     made = tmp_path_factory.mktemp("pools")
     write(made / "own.jsonl", rows_of(cliff))
-    write(made / "bare.jsonl", rows_of(cliff, own=False)[:24])
+    write(made / "bare.jsonl", rows_of(cliff, own=False, n=12))
     return made
 
 

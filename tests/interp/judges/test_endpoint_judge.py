@@ -375,7 +375,7 @@ def test_transformers_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
         )
         try:
-            test_endpoint.wait_for(f"{url}/health", server, tmp_path / "log", seconds=90)
+            test_endpoint.wait_for(f"{url}/health", server, tmp_path / "log", seconds=300)
             judge = EndpointJudge(url, name, timeout=30, retries=0, max_tokens=1_000_000)
             found = judge.judge(MADE)
             assert set(found) == {Judgement(True, None, "refusal: declines")}

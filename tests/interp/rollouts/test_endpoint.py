@@ -394,7 +394,7 @@ def test_transformers_serve(tmp_path: Path) -> None:
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
         )
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "log", seconds=90)
+            wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "log", seconds=300)
             url = f"http://127.0.0.1:{port}"
             with Endpoint(url, model=name, max_tokens=20, timeout=30, retries=0) as endpoint:
                 run(PromptSet(tuple(PROMPTS)), endpoint.generate, tmp_path / "r.jsonl", endpoint.settings)

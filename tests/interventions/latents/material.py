@@ -16,6 +16,7 @@ from interp.transcripts import Transcript
 from interventions.latents import Latents, LatentScores, TrainingOptions, rank_latents, train_latents
 from tests.architectures import random_model
 from tests.circuits.material import organism, organism_rollouts
+from tests.shared import shared
 
 SITE = "blocks.2.hook_resid_post"
 """Upstream of both planted heads: what is changed here still passes through them."""
@@ -71,11 +72,14 @@ def texts(n: int = 3, length: int = 9, seed: int = 0) -> list[Transcript]:
 @cache
 def training_rollouts() -> tuple[Rollout, ...]:
     """Judged rollouts of organism:cliff on prompts that `organism_rollouts` does not have."""
-    model = organism("cliff")
-    seen = {rollout.prompt for rollout in organism_rollouts("cliff")}
-    prompts = [prompt for prompt in heldout_prompts(160, 60, 1) if prompt.text not in seen]
-    generator = ModelGenerator(model, 400, batch_tokens=len(prompts) * model.n_ctx)
-    return tuple(judged(generator.generate(prompts), KeywordJudge()))
+
+    def made() -> list[Rollout]:
+        model, seen = organism("cliff"), {rollout.prompt for rollout in organism_rollouts("cliff")}
+        prompts = [prompt for prompt in heldout_prompts(160, 60, 1) if prompt.text not in seen]
+        generator = ModelGenerator(model, 400, batch_tokens=len(prompts) * model.n_ctx)
+        return judged(generator.generate(prompts), KeywordJudge())
+
+    return shared("training-cliff", made)
 
 
 @cache
