@@ -41,6 +41,8 @@ from probes.linear import LinearProbe
 from probes.trajectory import check_probe
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.models.hooked_model import HookedModel
 
 COLUMNS = (
@@ -157,6 +159,12 @@ class AblationCurve:
     def nulls(self) -> tuple[NullRuns, ...]:
         """The rise of the refusal logit beside that of a null (`circuits.nulls`), where one was run."""
         return tuple(NullRuns.of_summary(summary) for summary in self.facts.get("nulls", ()))
+
+    def figure(self) -> "go.Figure":
+        """Refusal, answers and drift against the number of heads; see `circuits.curve_figure`."""
+        from circuits.curve_figure import curve_figure
+
+        return curve_figure(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""

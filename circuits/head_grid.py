@@ -8,7 +8,7 @@ import numpy as np
 
 from circuits.head_scores import HeadScores
 from circuits.nulls import SHARE
-from interp.display.layout import colorscale, lay_out
+from interp.display.layout import colorscale, lay_out_heads
 from interp.display.palette import DIVERGING
 from interp.display.text import caption
 from interp.null_runs import NULLS
@@ -62,14 +62,6 @@ def head_grid(scores: HeadScores, outlined: Sequence[Head] | None = None) -> "go
     told = "".join(f"; largest share {beyond:.0%} by {NULLS[null]}" for null in {one.null for one in scores.nulls})
     title = f"{caption(scores.model)}: heads by {caption(scores.method)}<br><sub>{unit}{told}</sub>"
     return lay_out_heads(figure, title, *grid.shape)
-
-
-def lay_out_heads(figure: "go.Figure", title: str, n_layers: int, n_heads: int) -> "go.Figure":
-    """The look of a grid of layers and heads."""
-    every = 1 if max(n_layers, n_heads) <= 32 else 4
-    figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
-    figure.update_yaxes(title_text="layer", dtick=every, showgrid=False)
-    return lay_out(figure, title, height=max(340, 150 + 26 * n_layers), legend=False)
 
 
 def largest_null_share(scores: HeadScores) -> float:

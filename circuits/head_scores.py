@@ -26,6 +26,8 @@ from interp.table_files import TableFormat
 from interventions.heads import Head
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.models.hooked_model import HookedModel
 
 Method = Literal["attribution", "ablation", "gradient", "interchange", "shapley"]
@@ -69,6 +71,7 @@ class HeadScores:
         to_explain: float,
         clusters: Sequence[Any] | NDArray[Any] | None = None,
         confirmed: Bool[np.ndarray, "layer head"] | None = None,
+        min_share: float = MIN_SHARE,
         columns: Mapping[str, Shaped[np.ndarray, "layer head"]] | None = None,
         facts: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -83,6 +86,7 @@ class HeadScores:
                 nothing to explain.
             clusters: `[case]` labels of cases that belong together, usually their prompts.
             confirmed: Whether the method's own second condition holds.
+            min_share: The least part of what is to be explained; 0 where the second condition asks for it.
             columns: More columns, by name.
             facts: More facts; `nothing` is a reason not to name any head.
             seed: Of bootstrap and permutation.
@@ -97,11 +101,12 @@ class HeadScores:
         p = sign_flip_p(scores, clusters=clusters, seed=seed)
         q = benjamini_hochberg(p)
         share = mean / to_explain if to_explain > 0 else np.full_like(mean, math.nan)
-        suppresses = (mean > 0) & (q < MAX_Q) & (share >= MIN_SHARE) & (known["nothing"] is None)
+        suppresses = (mean > 0) & (q < MAX_Q) & (share >= min_share) & (known["nothing"] is None)
         if confirmed is not None:
             suppresses &= confirmed
         figures = {"score": mean, "low": low, "high": high, "p": p, "q": q, "share": share, "suppresses": suppresses}
         known |= {
+            "min_share": min_share,
             "n": len(scores),
             "n_clusters": len(scores) if clusters is None else len(set(clusters)),
             "to_explain": to_explain,
@@ -188,7 +193,10 @@ class HeadScores:
         if self.facts["nothing"] is not None:
             return f"Nothing to explain: {self.facts['nothing']}. No head is called a suppression head."
         named = self.table[self.table["suppresses"]]
-        criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
+        if self.facts.get("min_share", MIN_SHARE):
+            criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
+        else:
+            criteria = f"a score above 0 at q < {MAX_Q}, confirmed by joint ablation or as a gate"
         if named.empty:
             return f"No suppression head: none of the {len(self.table)} heads has {criteria}."
         heads = "; ".join(
@@ -197,6 +205,12 @@ class HeadScores:
             for _, row in named.iterrows()
         )
         return f"{len(named)} suppression head{'s' * (len(named) > 1)} of {len(self.table)}, with {criteria}: {heads}."
+
+    def figure(self, outlined: Sequence[Head] | None = None) -> "go.Figure":
+        """The scores by layer and head, with the suppression heads outlined; see `circuits.head_grid`."""
+        from circuits.head_grid import head_grid
+
+        return head_grid(self, outlined)
 
     def check_model(self, fingerprint: Mapping[str, str], name: str) -> None:
         """Refuses a model whose heads these are not.

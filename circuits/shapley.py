@@ -29,8 +29,8 @@ from circuits.cases import Cases, to_explain
 from circuits.exchange import Exchange
 from circuits.head_scores import MAX_Q, MIN_SHARE, HeadScores
 from circuits.interchange import prompts_by_id
+from circuits.least_set import find_least_set
 from interp.models.capture import BATCH_TOKENS
-from interp.significance import benjamini_hochberg, sign_flip_p
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
 from interventions.heads import Head
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 N_JOINT = 32
 """Pairs on which sets of heads are exchanged in the search for gates."""
 MOST_CARRIERS = 24
-"""Heads with evidence that are zeroed together, and searched for gates, best first."""
+"""Heads with evidence that are searched for the least set and for gates, best first."""
 
 
 class Turns(NamedTuple):
@@ -127,19 +127,19 @@ def score_shapley(
 
     A head that carries the difference is confirmed by either of two:
 
-    - It is a *suppressor*: zeroed in complied rollouts, jointly with the others that carry it (the same game with zero
-      in the place of the other rollout's value), it brings refusal back, by at least `MIN_SHARE` with a q below
-      `MAX_Q`. A head that hands on which kind of prompt it is, or that brings about refusal where nothing suppresses
-      it, does not.
+    - It is a *suppressor*: it belongs to the least set of carriers that, zeroed in complied rollouts, brings refusal
+      back (`circuits.least_set`), and on prompts that did not choose the set it adds at least `MIN_SHARE` to the others
+      in it, with a q below `MAX_Q`. A head that hands on what suppressors write, or which kind of prompt it is, does
+      not. Its share of the difference may be smaller: where many heads suppress, each carries little.
     - It is a *gate*: with the suppressors left out, it belongs to a few heads that carry nearly all of the difference
       (`circuits.bottlenecks`). Zeroing a gate says nothing, for its yes and its no are gone at once.
 
     Intervals and p are over rollouts and by prompt, as in `circuits.interchange.screen`. Columns of the table's own:
-    `sufficiency` and `necessity`, the values of either direction; `ablation` and `ablation_q`, the value in the game of
-    zeroing (NaN for heads that do not take part); `role`, `suppressor`, `gate` or nothing. Facts: `gates`, the
-    bottlenecks among other heads than suppressors, each with `heads` and `carried`; `rest`, the heads with which that
-    search ended; `carried`, the share of the difference that all named heads carry together, and `few`, whether that is
-    nearly all of it and they are few.
+    `sufficiency` and `necessity`, the values of either direction; `ablation` and `ablation_q`, what zeroing it adds to
+    zeroing the least set (NaN for heads that carry nothing); `role`, `suppressor`, `gate` or nothing. Facts: `gates`,
+    the bottlenecks among other heads than suppressors, each with `heads` and `carried`; `rest`, the heads with which
+    that search ended; `carried`, the share of the difference that all named heads carry together, and `few`, whether
+    that is nearly all of it and they are few.
 
     Args:
         model: The model.
@@ -168,13 +168,23 @@ def score_shapley(
     def scores(confirmed: Bool[np.ndarray, "layer head"] | None, **more: Any) -> HeadScores:
         clusters = [prompt[name] for name in names]
         return HeadScores.of(
-            "shapley", model, of_rollouts, to_explain=gap, clusters=clusters, confirmed=confirmed, seed=seed, **more
+            "shapley",
+            model,
+            of_rollouts,
+            to_explain=gap,
+            clusters=clusters,
+            confirmed=confirmed,
+            min_share=0.0,  # the confirmations ask for a share of their own
+            seed=seed,
+            **more,
         )
 
     first = scores(None)
     carriers = _carriers(first)
-    ablation, q = _ablation(model, cases, carriers, seed, batch_tokens)
-    suppresses = (q < MAX_Q) & (ablation >= MIN_SHARE * gap)
+    least = find_least_set(model, cases, carriers, gap, seed=seed, batch_tokens=batch_tokens)
+    suppresses = np.zeros(first.grid().shape, dtype=bool)
+    for head in least.heads:
+        suppresses[head] = least.q[head] < MAX_Q and least.added[head] >= MIN_SHARE * gap
     # Of heads that are too weak to be named no gate is made, however many of them carry it together.
     strong = first.grid("share") >= MIN_SHARE
     others = [head for head in carriers if strong[head] and not suppresses[head]]
@@ -187,8 +197,8 @@ def score_shapley(
         columns={
             "sufficiency": rise.added.double().numpy().mean(0),
             "necessity": -fall.added.double().numpy().mean(0),
-            "ablation": ablation,
-            "ablation_q": q,
+            "ablation": least.added,
+            "ablation_q": least.q,
             "role": np.where(gates, "gate", np.where(suppresses, "suppressor", "")).astype(object),
         },
         facts={
@@ -208,21 +218,6 @@ def _carriers(scores: HeadScores) -> list[Head]:
     """Heads with evidence that they carry some of the difference, the best first."""
     rows = scores.table[(scores.table["score"] > 0) & (scores.table["q"] < MAX_Q)].head(MOST_CARRIERS)
     return [Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)]
-
-
-def _ablation(
-    model: "HookedModel", cases: Cases, heads: Sequence[Head], seed: int, batch_tokens: int
-) -> tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]:
-    """The mean value of each head in the game of zeroing these in complied rollouts, and its q; NaN for others."""
-    value, q = (np.full((model.n_layers, model.n_heads), np.nan) for _ in range(2))
-    if heads:
-        turns = exchange_in_turn(model, cases.complied, None, heads=heads, seed=seed, batch_tokens=batch_tokens)
-        layers, places = zip(*heads, strict=True)
-        added = turns.added[:, layers, places].double().numpy()
-        value[layers, places] = added.mean(0)
-        p = sign_flip_p(added, clusters=cases.prompts("complied"), seed=seed)
-        q[layers, places] = benjamini_hochberg(p)
-    return value, q
 
 
 def _told(found: Bottleneck) -> dict[str, Any]:
