@@ -13,7 +13,7 @@ to all is the same number at any height, and against probes fitted on shuffled l
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from interp.statistics import Interval, bootstrap_interval
 from interp.transcripts import Transcript
 from probes.stages import lost_at, path_of, path_table, stage_table
 from probes.trajectory import MeanTrajectory, Trajectory, sigmoid
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Plateau = Literal["mean", "max"]
 Outcome = Literal["complied", "refused", "benign"]
@@ -278,6 +281,12 @@ class Cliff:
         if self.null:
             parts.append(f"shuffled-label probes reach {max(self.null):.2f} at most (p = {self.p:.3f})")
         return " ".join([f"Cliff: {'; '.join(parts)}.", *(null.sentence for null in self.nulls)])
+
+    def figure(self) -> "go.Figure":
+        """The mean trajectories with their controls; see `probes.cliff_figure`."""
+        from probes.cliff_figure import cliff_figure
+
+        return cliff_figure(self)
 
     def summary(self) -> dict[str, object]:
         """The figures as plain numbers: plateau and edge of each outcome, the mean cliff and its interval, verdict."""

@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,9 @@ from probes.layer_sweep import LayerSweep
 from probes.linear import LinearProbe
 from probes.metrics import ProbeMetrics, Resampled
 from probes.splits import Split, folds_by_prompt, permuted_within, prompt_keys, split_by_prompt, splits_by_category
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 CONTROLS = ("real", "shuffled", "held_out_category")
 
@@ -272,6 +275,12 @@ class ProbeSweep:
             raise CliffscopeError(f"sweep: {what}; delete the folder and run the sweep again.")
         table = pd.concat([part.rows for part in by_layer.values()], ignore_index=True)
         return cls(table, by_layer)
+
+    def figure(self) -> "go.Figure":
+        """The AUROC of every layer and position, and of the controls; see `probes.sweep_figure`."""
+        from probes.sweep_figure import sweep_figure
+
+        return sweep_figure(self.table)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Writes the table. Raises `CliffscopeError` if it cannot."""

@@ -24,6 +24,8 @@ from interp.statistics import bootstrap_band
 from interp.transcripts import Transcript
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.models.hooked_model import HookedModel
     from probes.linear import LinearProbe
 
@@ -65,6 +67,12 @@ class Trajectory:
         if span is None or span[0] == span[1]:
             raise CliffscopeError(f"Rollout {self.transcript.id!r} has no {name} tokens, so it has no trajectory.")
         return span
+
+    def figure(self, outcome: str | None = None) -> "go.Figure":
+        """The score along the transcript, its segments and the edge; see `probes.trajectory_figure`."""
+        from probes.trajectory_figure import trajectory_figure
+
+        return trajectory_figure(self, outcome)
 
 
 def score_trajectories(

@@ -35,6 +35,8 @@ from selection.scoring import Score, Scorer
 from selection.targets import Target, Targets, check_targets, kind_of, make_targets, safe_system_prompt
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.models.hooked_model import HookedModel
 
 FORMAT = "cliffscope-selection"
@@ -76,12 +78,20 @@ class Selection:
         examples: Best first.
         choice: Why these.
         manifest: How they were selected; also in `manifest_path(path)`.
+        pool: Scores of the whole pool; none if they are not at hand.
     """
 
     path: Path
     examples: tuple[SelectedExample, ...]
     choice: Choice
     manifest: Mapping[str, Any]
+    pool: tuple[Score, ...] = ()
+
+    def figure(self) -> "go.Figure":
+        """The chosen among the pool, by cliff; see `selection.select_figure`."""
+        from selection.select_figure import select_figure
+
+        return select_figure(self)
 
 
 def manifest_path(out: Path) -> Path:
@@ -158,7 +168,7 @@ def select(
         "chat_template_keeps_thinking": keeps_thinking(model.chat),
     }
     manifest = _write(out, examples, options.format, model, manifest)
-    return Selection(out, examples, choice, manifest)
+    return Selection(out, examples, choice, manifest, tuple(scored.scores))
 
 
 def _pairs(survey: PoolSurvey, scored: ScoreFile, choice: Choice) -> list[tuple[PoolExample, Rollout]]:

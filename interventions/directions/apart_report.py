@@ -82,6 +82,10 @@ class Apart:
             found += self.steered.verdicts
         return tuple(found)
 
+    def figure(self) -> "go.Figure":
+        """The cosines by layer with ceiling and chance; see `apart_figure`."""
+        return apart_figure(self)
+
     def payload(self) -> dict[str, Any]:
         """All of it as JSON holds it."""
         tables = {"cosines": self.cosines.table, "coordinates": self.coordinates, "models": self.models}

@@ -54,6 +54,19 @@ def dose_figures(response: DoseResponse, found: SmallestDose | None = None) -> "
     return {f"doses-{number}": _figure(response, part, found) for number, part in enumerate(parts, start=1)}
 
 
+def dose_figure(response: DoseResponse, found: SmallestDose | None = None) -> "go.Figure":
+    """One figure of at most six layers, spread over those that were tried; the smallest dose's is among them."""
+    found = found or response.smallest()
+    layers = [int(layer) for layer in response.facts["options"]["layers"]]
+    if len(layers) > PER_FIGURE:
+        spread = {round(i * (len(layers) - 1) / (PER_FIGURE - 1)) for i in range(PER_FIGURE)}
+        shown = {layers[place] for place in spread}
+        if found.met and (best := int(found.dose["layer"])) not in shown:
+            shown = shown - {min(shown, key=lambda layer: abs(layer - best))} | {best}
+        layers = [layer for layer in layers if layer in shown]
+    return _figure(response, layers, found)
+
+
 def dose_page(response: DoseResponse, found: SmallestDose | None = None) -> str:
     """The figures with what they say in words as one self-contained HTML page; equal tables give equal pages."""
     from interp.display.page import page

@@ -11,6 +11,8 @@ from interp.json_values import as_json_holds
 from interp.table_files import TableFormat
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interventions.dose.smallest import SmallestDose, Target
 
 COLUMNS = (
@@ -107,6 +109,15 @@ class DoseResponse:
         from interventions.dose.smallest import find_smallest
 
         return find_smallest(self, target)
+
+    def figure(self) -> "go.Figure":
+        """What each dose did, with the smallest marked: at most six layers, spread over those that were tried.
+
+        `interventions.dose.dose_figures` draws all of them.
+        """
+        from interventions.dose.figure import dose_figure
+
+        return dose_figure(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""

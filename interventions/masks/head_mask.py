@@ -31,6 +31,8 @@ from interventions.masks.fit import check_fit, fingerprint_of
 from interventions.masks.unwrapping import hooked
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interventions.masks.proof import MaskReport, Verify
 
 
@@ -139,6 +141,12 @@ class HeadMask:
             "fingerprint": dict(self.fingerprint),
             "expected": None if self.expected is None else self.expected.summary(),
         }
+
+    def figure(self) -> "go.Figure":
+        """Which heads are scaled, by layer and head; see `interventions.masks.mask_grid`."""
+        from interventions.masks.mask_grid import mask_grid
+
+        return mask_grid(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the mask as safetensors, atomically; equal masks give equal bytes.

@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import CliffscopeError
 from interp.paired import PairedDifference, Pairs, paired_difference
 from selection.evaluation.evaluation import Evaluation
 from selection.evaluation.outcomes import MEASURES, Rate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 COMPARED = ("asr", "over_refusal", "trap_refusal", "unclosed", "looping")
 """The rates that a comparison shows, by their names in `MEASURES`."""
@@ -35,6 +38,12 @@ class Comparison:
         """A rate of one evaluation; `None` if it has no such prompts."""
         evaluation = self.evaluations[index]
         return evaluation.rate(measure) if set(MEASURES[measure].sets) & set(evaluation.sets) else None
+
+    def figure(self) -> "go.Figure":
+        """Harmful prompts answered against harmless ones refused; see `selection.evaluation.figure`."""
+        from selection.evaluation.figure import comparison_figure
+
+        return comparison_figure(self)
 
     def payload(self) -> dict[str, Any]:
         """All figures, as JSON holds them, NaN aside."""

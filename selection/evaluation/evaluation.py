@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import CliffscopeError
 from interp.files import write_text
 from selection.evaluation.estimate import Estimate
 from selection.evaluation.outcomes import MEASURES, SETS, PromptOutcome, Rate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FORMAT = "cliffscope.evaluation"
 VERSION = 1
@@ -114,6 +117,12 @@ class Evaluation:
         content = {"model": self.model, "interventions": self.interventions, "judge": self.judge, **flat}
         # As it is read back: tuples become lists.
         return dict(json.loads(json.dumps(content)))
+
+    def figure(self) -> "go.Figure":
+        """The rates with their intervals, and the ASR by category; see `selection.evaluation.rates_figure`."""
+        from selection.evaluation.rates_figure import rates_figure
+
+        return rates_figure(self)
 
     def payload(self) -> dict[str, Any]:
         """As the file holds it."""
