@@ -28,8 +28,6 @@ from interventions.heads import Head
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    import plotly.graph_objects as go
-
     from interp.models.hooked_model import HookedModel
 
 Method = Literal["attribution", "ablation", "gradient", "interchange", "shapley"]
@@ -207,12 +205,6 @@ class HeadScores:
             for _, row in named.iterrows()
         )
         return f"{len(named)} suppression head{'s' * (len(named) > 1)} of {len(self.table)}, with {criteria}: {heads}."
-
-    def figure(self, outlined: Sequence[Head] | None = None) -> "go.Figure":
-        """The scores by layer and head, with the suppression heads outlined; see `circuits.head_grid`."""
-        from circuits.head_grid import head_grid
-
-        return head_grid(self, outlined)
 
     def figure(self, outlined: Sequence[Head] | None = None) -> "go.Figure":
         """The scores by layer and head, with the suppression heads outlined; see `circuits.head_grid`."""
