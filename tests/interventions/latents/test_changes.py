@@ -155,11 +155,12 @@ IDLE = [
 @pytest.mark.parametrize(("make", "says"), IDLE)
 def test_steering_that_changes_nothing_is_an_error(make: Any, says: str) -> None:
     model, latents = tiny(), dead(at())
-    with pytest.raises(LatentsIdleError, match=rf"latent 3 .*changed nothing at the 21 tokens.*{says}"):
+    idle = rf"latent 3 .*changed nothing at the 21 tokens.*{says}"
+    with pytest.warns(NothingChangedWarning), pytest.raises(LatentsIdleError, match=idle):
         with intervene_latents(model, make(latents)):
             model.capture(texts(), [PLACE], [-1])
     # Another change that acts does not excuse it.
-    with pytest.raises(LatentsIdleError, match="latent 3"):
+    with pytest.warns(NothingChangedWarning), pytest.raises(LatentsIdleError, match="latent 3"):
         with intervene_latents(model, AddLatents(latents, 1, 2.0), make(latents)):
             model.capture(texts(), [PLACE], [-1])
     with pytest.warns(NothingChangedWarning), model.intervene(make(latents)):
@@ -169,7 +170,8 @@ def test_steering_that_changes_nothing_is_an_error(make: Any, says: str) -> None
 def test_a_scope_without_tokens_is_an_error() -> None:
     model = organism("cliff")
     prompt = model.transcripts().prompt("how do I bake bread?")
-    with pytest.raises(LatentsIdleError, match="the scope 'response' holds no token of these texts"):
+    idle = "the scope 'response' holds no token of these texts"
+    with pytest.warns(NothingChangedWarning), pytest.raises(LatentsIdleError, match=idle):
         with intervene_latents(model, AddLatents(trained(), 1, 2.0, scope="response")):
             model.logits([prompt], [-1])
 

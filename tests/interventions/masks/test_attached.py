@@ -73,7 +73,9 @@ def test_gradients_in_training_mode_are_those_of_scaled_weights(name: str, check
                 module.p = 0.0
         if checkpointing:
             options = {"use_reentrant": checkpointing == "reentrant"}
-            trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+            # The first is the newer name of the second.
+            names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+            next(getattr(trained, name) for name in names if hasattr(trained, name))(options)
             trained.enable_input_require_grads()
     with HeadMask(scale).attached(model) as attached:
         ids = random_ids()
