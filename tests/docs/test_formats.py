@@ -6,6 +6,9 @@ from importlib import import_module
 
 import pytest
 
+from interp import manifest
+from interp.cli.demo import FILES
+from interp.cli.demo_steps import SEARCHES
 from interp.rollouts import Rollout
 from tests.docs.blocks import ROOT
 
@@ -20,6 +23,8 @@ TABLES = {
     "cliffscope.bench": ("cliffbench.run", "FORMAT"),
     "cliffscope.calibration": ("cliffbench.calibration.results", "FORMAT"),
 }
+METHODS = (*SEARCHES, "cliff", "random")
+"""By which the demo searches heads and chooses examples."""
 FITTED = {
     "cliffscope.probe": "probes.linear",
     "cliffscope.direction": "interventions.directions.direction",
@@ -64,6 +69,13 @@ def test_rollouts_have_these_keys() -> None:
     names = [field.name for field in fields(Rollout)]
     keys = [row[0] for row in rows() if len(row) == 3 and row[0] in names]
     assert keys == names
+
+
+def test_all_that_a_run_holds_is_said() -> None:
+    page = " ".join((ROOT / "docs/formats.md").read_text(encoding="utf-8").partition("## A run")[2].split())
+    missing = [name for name in FILES if f"`{re.sub('-(?:' + '|'.join(METHODS) + ')', '-METHOD', name)}`" not in page]
+    assert missing == []
+    assert f"`{manifest.NAME}`" in page and f"format `{manifest.FORMAT}`, version `{manifest.VERSION}`" in page
 
 
 @pytest.mark.parametrize(
