@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str]) ->
             is one of the run's own files.
     """
     out = Path(out)
+    if out.is_dir():
+        raise CliffscopeError(f"{out}: is a folder; give a file name.")
     run = read_run(folder)
     if any(out.exists() and out.samefile(file.path) for file in run.files):
         raise CliffscopeError(f"{out}: is a file of the run and would be replaced; give another name.")
@@ -64,7 +67,7 @@ def render(run: Run) -> tuple[str, dict[str, Any]]:
     told, rollouts = provenance(run), explorer.facts(run, packed)
     problems = [*(p for s in sections for p in s.problems), *explorer.problems(run), *told.problems]
     panels = {p.name: p.spec for s in sections for f in s.figures for _, panels in f.views for p in panels}
-    script, plotly = "\n".join(_asset(name) for name in SCRIPTS), _plotly()
+    script, (plotly, digest) = "\n".join(_asset(name) for name in SCRIPTS), _plotly()
     colors = [[at(SCORES, step / SHADES), legible(at(SCORES, step / SHADES))] for step in range(SHADES + 1)]
     text = _template().render(
         title=shown(_title(run)),
@@ -74,8 +77,8 @@ def render(run: Run) -> tuple[str, dict[str, Any]]:
         notes=run.notes,
         style=_asset("report.css"),
         script=script,
-        plotly=deflated(plotly.encode()),
-        policy=_policy(plotly, script),
+        plotly=plotly,
+        policy=_policy(_digest(script), digest),
         colors=COLORS,
         scale=SCORES,
         data={"explorer": data_block({**rollouts, "colors": colors}), "figures": data_block(panels)},
@@ -136,8 +139,9 @@ def _asset(name: str) -> str:
     return (resources.files("report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _plotly() -> str:
-    """plotly.js as its Python package brings it, found without importing that.
+@cache
+def _plotly() -> tuple[str, str]:
+    """plotly.js as its Python package brings it, found without importing that: deflated, and its digest.
 
     The page holds it deflated, a third of its 4.8 MB, and runs it when the first figure comes near: a browser takes
     longer to parse it than to show all else.
@@ -147,12 +151,16 @@ def _plotly() -> str:
     found = importlib.util.find_spec("plotly")
     if found is None or found.origin is None:
         raise CliffscopeError("plotly is not installed; `pip install plotly`.")
-    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    text = (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return deflated(text.encode()), _digest(text)
 
 
-def _policy(*scripts: str) -> str:
-    """A content security policy that runs these scripts and no other, and loads nothing."""
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _policy(*digests: str) -> str:
+    """A content security policy that runs the scripts with these digests and no other, and loads nothing."""
     return "; ".join(
         [
             "default-src 'none'",

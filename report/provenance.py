@@ -1,7 +1,7 @@
 """What was run: the command, versions, seeds, the model, and every file with its hash."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def provenance(run: Run) -> Provenance:
         found.command = " ".join(map(str, command)) if isinstance(command, list) else str(command)
     hashes = _hashes(manifest.get("files"))
     told = {key: value for key, value in manifest.items() if key not in ("command", "files")}
-    found.facts = list(_flat(told)) or list(dict.fromkeys(_said(run)))
+    found.facts = list(_flat(told)) or _once(_said(run))
     for file in run.files:
         if file.kind == "manifest":  # It cannot hold its own hash.
             continue
@@ -66,6 +66,14 @@ def provenance(run: Run) -> Provenance:
     for name in sorted(name for name in hashes.keys() - names if "/" not in name and not name.endswith(".html")):
         found.files.append((name, "–", hashes[name], "gone since the run"))
     return found
+
+
+def _once(facts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Facts without those that an earlier file told in the same words."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for name, value in facts:
+        seen.setdefault((name.rpartition(", ")[2], value), (name, value))
+    return list(seen.values())
 
 
 def _said(run: Run) -> Iterator[tuple[str, str]]:
@@ -96,7 +104,7 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
                 name: inner for name, inner in entry.items() if not isinstance(inner, Mapping) and inner is not None
             }
             if plain:
-                yield f"{before}{key}", "; ".join(f"{name} {_words(inner)}" for name, inner in plain.items())
+                yield f"{before}{key}", "; ".join(f"{name} {_words(plain[name])}" for name in sorted(plain))
             deeper = {name: inner for name, inner in entry.items() if isinstance(inner, Mapping)}
             yield from _flat(deeper, f"{before}{key}, ")
         elif entry is not None:

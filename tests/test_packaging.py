@@ -22,6 +22,8 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         archive.extractall(site)
     assert {name.split("/")[0] for name in names} >= {"interp", "probes", "interventions", "circuits", "selection"}
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    beside = (path for folder in ("assets", "templates") for path in (root / "report" / folder).iterdir())
+    assert {f"report/{path.parent.name}/{path.name}" for path in beside} <= set(names)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}

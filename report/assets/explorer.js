@@ -1,6 +1,6 @@
 // The explorer: a table of rollouts that is filtered, sorted and paged, and one rollout opened below it.
 {
-  const ROWS = 25;
+  const ROWS = 15;
   const NAMES = { complied: "harmful, complied", refused: "harmful, refused", benign: "benign", benign_refused: "benign, refused", unknown: "unknown" };
   const COLUMNS = [
     { key: "id", title: "rollout" },

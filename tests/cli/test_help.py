@@ -35,6 +35,7 @@ WITHOUT: dict[tuple[str, ...], set[str]] = {
     ("mask", "show"): {"--seed", "--device", "--dtype"},
     ("organism", "export"): {"--seed", "--device", "--dtype"},
     ("organism", "list"): {"--seed", "--device", "--dtype"},
+    ("report",): {"--seed", "--device", "--dtype"},
     # Has --precision: weights are trained in float32 whatever the checkpoint holds.
     ("repair",): {"--dtype"},
     # Trains on the CPU: what comes out must be the same everywhere.
