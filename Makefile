@@ -16,8 +16,9 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: .venv/.installed
 	$(BIN)/cliffscope demo --out runs/demo
 
-# One process a core, each with one thread: threads that compete for cores are far slower than one.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# One process a core, each with one thread: threads that compete for cores are far slower than one. Files go to them in
+# the order of tests/conftest.py, the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: .venv/.installed lint
 	$(PYTEST)
