@@ -30,7 +30,7 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
         rows=1,
         cols=3 if has_layers else 2,
         column_widths=[0.4, 0.3, 0.3] if has_layers else [0.6, 0.4],
-        horizontal_spacing=0.06,
+        horizontal_spacing=0.085,
         subplot_titles=titles if has_layers else titles[:2],
     )
     for outcome, curve in cliff.curves.items():

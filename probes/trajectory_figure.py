@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.display.layout import MONO, heading_font, lay_out
+from interp.display.layout import MONO, lay_out
 from interp.display.palette import COLORS, INK, SEGMENT_COLORS, band
 from interp.display.text import caption, label, shortened
 from interp.errors import CliffscopeError
@@ -58,7 +58,6 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
     figure.update_yaxes(range=[-0.03, 1.03])
     figure.update_yaxes(title_text="refusal score", col=1)
     figure.update_xaxes(showgrid=False)
-    figure.update_annotations(selector={"text": "whole transcript"}, font=heading_font())
     title = f"{caption(shortened(transcript.id))}{f': {caption(outcome)}' if outcome else ''}"
     return lay_out(figure, title, height=400, top=76, drop=110)
 

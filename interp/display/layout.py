@@ -26,6 +26,10 @@ BUTTONS = {
 """The look of buttons that change a figure; Plotly would fill the active one with white."""
 
 
+PANEL_TITLE = {"color": INK, "size": 13}
+"""The font of a panel's title."""
+
+
 @cache
 def template() -> "go.layout.Template":
     """What holds for every figure; `lay_out` applies it."""
@@ -33,7 +37,7 @@ def template() -> "go.layout.Template":
 
     axis = {
         "automargin": True,
-        "gridcolor": band(INK, 0.25),
+        "gridcolor": band(INK, 0.22),
         "linecolor": band(INK, 0.7),
         "showline": True,
         "tickcolor": band(INK, 0.7),
@@ -108,6 +112,8 @@ def lay_out(
     )
     if title:
         figure.update_layout(title={"text": title})
+    # The titles of panels, which Plotly makes as large as that of the figure.
+    figure.update_annotations(font=PANEL_TITLE, selector={"font": {"size": 16}})
     return figure
 
 
@@ -122,8 +128,3 @@ def lay_out_heads(figure: "go.Figure", title: str, n_layers: int, n_heads: int) 
 def colorscale(scale: Scale) -> list[list[Any]]:
     """A scale of the palette as Plotly stores it."""
     return [list(stop) for stop in scale]
-
-
-def heading_font() -> dict[str, Any]:
-    """The font of the titles of panels."""
-    return {"color": INK, "size": 13}

@@ -1,0 +1,308 @@
+"""Traces: scatter with its lines, markers, texts, fills and error bars; bars; heatmaps with their colour bars."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from interp.display.palette import INK
+from interp.display.static.axes import Panel, Panels
+from interp.display.static.reading import POINT, Json, color, formatted, numbers, plain, unknown, values
+from interp.display.static.texts import font, quiet
+
+SYMBOLS = {
+    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "triangle-left": "<",
+    "triangle-right": ">", "star": "*", "cross": "P", "x": "X", "hexagon": "h", "pentagon": "p", "x-thin": "x",
+    "cross-thin": "+", "line-ns": "|", "line-ew": "_",
+}  # fmt: skip
+"""Markers of matplotlib's by their names in Plotly."""
+_LINES = ("x", "+", "|", "_")
+DASHES = {
+    "solid": "-",
+    "dash": (0, (5, 3)),
+    "dot": (0, (1.2, 2)),
+    "dashdot": (0, (5, 2, 1.2, 2)),
+    "longdash": (0, (9, 3)),
+}
+STEPS = {"hv": "post", "vh": "pre", "hvh": "mid"}
+_ANCHORS = {"left": "right", "center": "center", "right": "left"}
+
+
+def draw_trace(panels: Panels, trace: Json, traces: Sequence[Json], layout: Json) -> None:
+    """Draws one trace in its panel.
+
+    Raises:
+        CliffscopeError: If it is of a type that is not known here, or says something that is not.
+    """
+    kind = trace["type"]
+    if kind not in _KINDS:
+        raise unknown(f"a trace of the type {kind!r}")
+    trace = {**trace, "_color": hue(trace, traces, layout)}
+    _KINDS[kind](panels, panels.of(trace), trace, traces, layout)
+
+
+def hue(trace: Json, traces: Sequence[Json], layout: Json) -> str:
+    """The colour that a trace has where it says none: by its place among all."""
+    way: Sequence[str] = layout.get("colorway") or (INK,)
+    return way[next(n for n, other in enumerate(traces) if other is trace or _same(other, trace)) % len(way)]
+
+
+def _same(first: Json, second: Json) -> bool:
+    return first.get("uid") is not None and first.get("uid") == second.get("uid")
+
+
+def line_style(trace: Json) -> Json:
+    """The keywords of a trace's line."""
+    line = trace.get("line", {})
+    return {
+        "color": color(line.get("color") or trace.get("marker", {}).get("color") or trace["_color"]),
+        "linewidth": float(line.get("width", 2)) * POINT,
+        "linestyle": dash(line.get("dash", "solid")),
+    }
+
+
+def dash(name: str) -> Any:
+    """A line's dashes. Raises `CliffscopeError` if there are none of that name."""
+    if name not in DASHES:
+        raise unknown(f"the dashes {name!r}")
+    return DASHES[name]
+
+
+def modes(trace: Json) -> set[str]:
+    """What a scatter trace shows: `lines`, `markers`, `text`."""
+    few = len(values(trace.get("x"))) < 20
+    shown = set((trace.get("mode") or ("lines+markers" if few else "lines")).split("+")) - {"none"}
+    if not shown <= {"lines", "markers", "text"}:
+        raise unknown(f"the mode {trace['mode']!r}")
+    return shown
+
+
+def _scatter(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layout: Json) -> None:
+    given = trace.get("y") if trace.get("x") is None else trace.get("x")
+    x = panel.numbers(trace["x"], "x") if trace.get("x") is not None else np.arange(len(values(given)), dtype=float)
+    y = panel.numbers(trace["y"], "y") if trace.get("y") is not None else np.arange(len(values(given)), dtype=float)
+    if trace.get("connectgaps"):
+        known = ~(np.isnan(x) | np.isnan(y))
+        x, y = x[known], y[known]
+    shown, alpha = modes(trace), float(trace.get("opacity", 1))
+    _fill(panel, trace, x, y)
+    common = {"clip_on": trace.get("cliponaxis", True), "alpha": alpha}
+    if "lines" in shown and trace.get("line", {}).get("width", 2):
+        shape = trace.get("line", {}).get("shape", "linear")
+        if shape != "linear" and shape not in STEPS:
+            raise unknown(f"a line of the shape {shape!r}")
+        step = {"drawstyle": f"steps-{STEPS[shape]}"} if shape in STEPS else {}
+        panel.ax.plot(x, y, **line_style(trace), **step, **common, solid_capstyle="round", zorder=2)
+    _error_bars(panel, trace, x, y)
+    if "markers" in shown:
+        panel.ax.scatter(x, y, **marker_style(trace, len(x)), **common, zorder=2.5)
+    if "text" in shown:
+        _point_texts(panel, trace, x, y, layout)
+
+
+def _fill(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray) -> None:
+    fill = trace.get("fill", "none")
+    if fill in ("none", ""):
+        return
+    face = color(trace.get("fillcolor") or trace["_color"])
+    if fill == "toself":
+        starts = [0, *(np.flatnonzero(np.isnan(x) | np.isnan(y)) + 1), len(x) + 1]
+        for start, stop in zip(starts, starts[1:], strict=False):
+            if stop - 1 - start > 2:
+                panel.ax.fill(x[start : stop - 1], y[start : stop - 1], facecolor=face, edgecolor="none", zorder=1)
+    elif fill == "tozeroy":
+        panel.ax.fill_between(x, 0, y, facecolor=face, edgecolor="none", zorder=1)
+    else:
+        raise unknown(f"the fill {fill!r}")
+
+
+def marker_style(trace: Json, n: int) -> Json:
+    """The keywords of a trace's markers."""
+    marker = trace.get("marker", {})
+    symbol = marker.get("symbol", "circle")
+    if not isinstance(symbol, str):
+        raise unknown("markers with a symbol each")
+    is_open, name = symbol.endswith("-open"), symbol.removesuffix("-open")
+    if name not in SYMBOLS:
+        raise unknown(f"the symbol {symbol!r}")
+    size = marker.get("size", 6)
+    area = (numbers(size) if not isinstance(size, int | float) else np.float64(size)) * POINT
+    opacity = float(marker.get("opacity", 1))
+    faces = _faces(marker, trace.get("line", {}).get("color") or trace["_color"], opacity)
+    style: Json = {"marker": SYMBOLS[name], "s": area**2}
+    if SYMBOLS[name] in _LINES:
+        return style | {"c": faces, "linewidths": 1.4}
+    if is_open:
+        return style | {"facecolors": "none", "edgecolors": faces, "linewidths": 1.2}
+    line = marker.get("line", {})
+    edge = {"edgecolors": color(line["color"]), "linewidths": float(line.get("width", 1)) * POINT} if line.get("color") else {"linewidths": 0}  # fmt: skip
+    return style | {"c": faces if isinstance(faces, list) else [faces] * n} | edge
+
+
+def _faces(marker: Json, fallback: str, opacity: float) -> Any:
+    given = marker.get("color")
+    if given is None:
+        return color(fallback, opacity)
+    if isinstance(given, str):
+        return color(given, opacity)
+    found = values(given)
+    if any(isinstance(value, str) for value in found):
+        return [color(value, opacity) for value in found]
+    z = numbers(given)
+    mapped = color_map(marker.get("colorscale"))(limits(marker, z, "c")(z))
+    mapped[:, 3] *= opacity
+    return list(mapped)
+
+
+def _error_bars(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray) -> None:
+    for which in ("x", "y"):
+        error = trace.get(f"error_{which}")
+        if not error or error.get("visible") is False:
+            continue
+        if error.get("type", "data") != "data":
+            raise unknown(f"error bars of the type {error['type']!r}")
+        above = numbers(error["array"])
+        below = above if error.get("symmetric", "arrayminus" not in error) else numbers(error["arrayminus"])
+        bounds = np.nan_to_num(np.stack([below, above]).clip(min=0))
+        panel.ax.errorbar(
+            x,
+            y,
+            **{f"{which}err": bounds},
+            fmt="none",
+            ecolor=color(error.get("color") or trace.get("marker", {}).get("color") or trace["_color"]),
+            elinewidth=float(error.get("thickness", 2)) * POINT,
+            capsize=float(error.get("width", 4)) * POINT,
+            capthick=float(error.get("thickness", 2)) * POINT,
+            zorder=2.2,
+        )
+
+
+def _point_texts(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray, layout: Json) -> None:
+    texts = values(trace.get("text")) if not isinstance(trace.get("text"), str) else [trace["text"]] * len(x)
+    vertical, horizontal = (trace.get("textposition") or "middle center").split(" ")
+    align = {"ha": _ANCHORS[horizontal], "va": {"top": "bottom", "middle": "center", "bottom": "top"}[vertical]}
+    for place_x, place_y, text in zip(x, y, texts, strict=False):
+        if not (np.isnan(place_x) or np.isnan(place_y)):
+            quiet(panel.ax.text(place_x, place_y, plain(text), **align, **font(trace.get("textfont"), layout)))
+
+
+def _bar(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layout: Json) -> None:
+    lying = trace.get("orientation") == "h"
+    along, across = ("y", "x") if lying else ("x", "y")
+    places, lengths = panel.numbers(trace[along], along), panel.numbers(trace[across], across)
+    width = trace.get("width")
+    step = float(np.min(np.diff(np.unique(places)))) if len(np.unique(places)) > 1 else 1.0
+    mode = layout.get("barmode", "group")
+    if mode not in ("group", "overlay"):
+        raise unknown(f"bars in the mode {mode!r}")
+    if width is None:
+        width, places = _grouped(panel, trace, traces, mode, step * (1 - float(layout.get("bargap", 0.2))), places)
+    elif not isinstance(width, int | float):
+        width = numbers(width)
+    marker = trace.get("marker", {})
+    look = {"color": _faces(marker, trace["_color"], float(trace.get("opacity", 1))), "zorder": 1.5}
+    base = 0 if trace.get("base") is None else numbers(trace["base"])
+    lengths = np.nan_to_num(lengths)
+    if lying:
+        panel.ax.barh(places, lengths, height=width, left=base, linewidth=0, **look)
+    else:
+        panel.ax.bar(places, lengths, width=width, bottom=base, linewidth=0, **look)
+    ends = (base + lengths, places) if lying else (places, base + lengths)
+    _error_bars(panel, trace, *ends)
+
+
+def _grouped(
+    panel: Panel, trace: Json, traces: Sequence[Json], mode: str, room: float, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Bars of several traces beside one another."""
+    mine = [other for other in traces if other["type"] == "bar" and (other.get("xaxis") or "x") == panel.names[0]]
+    if mode == "overlay" or len(mine) < 2:
+        return room, places
+    names = [id(other.get("y")) for other in mine]
+    width = room / len(mine)
+    return width, places + (names.index(id(trace.get("y"))) - (len(mine) - 1) / 2) * width
+
+
+def _heatmap(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layout: Json) -> None:
+    from matplotlib.collections import PolyCollection
+
+    z = numbers(trace["z"])
+    rows, cols = z.shape
+    x = panel.numbers(trace["x"], "x") if trace.get("x") is not None else np.arange(cols, dtype=float)
+    y = panel.numbers(trace["y"], "y") if trace.get("y") is not None else np.arange(rows, dtype=float)
+    across, high = _edges(x, cols), _edges(y, rows)
+    (x0, x1), (y0, y1) = panel.domain
+    # Gaps between cells are given in pixels of the page, and the panel's size is nearly known.
+    gap_x = float(trace.get("xgap", 0)) / 2 * abs(across[-1] - across[0]) / ((x1 - x0) * panels.size[0] * 0.85)
+    gap_y = float(trace.get("ygap", 0)) / 2 * abs(high[-1] - high[0]) / ((y1 - y0) * panels.size[1] * 0.7)
+    cells, colors = [], []
+    scale, norm = color_map(trace.get("colorscale")), limits(trace, z, "z")
+    for row, col in np.argwhere(np.isfinite(z)):
+        left, right = across[col] + gap_x, across[col + 1] - gap_x
+        low, top = high[row] + gap_y, high[row + 1] - gap_y
+        cells.append([(left, low), (right, low), (right, top), (left, top)])
+        colors.append(scale(float(norm(z[row, col]))))
+    panel.ax.add_collection(PolyCollection(cells, facecolors=colors, edgecolors="none", zorder=0.8))
+    panel.ax.margins(0)
+    panel.ax.update_datalim([(across[0], high[0]), (across[-1], high[-1])])
+    panel.ax.autoscale_view()
+    if trace.get("showscale", True):
+        _color_bar(panels, panel, trace, scale, norm, layout)
+
+
+def _edges(places: np.ndarray, n: int) -> np.ndarray:
+    """The borders of cells, halfway between their middles."""
+    if len(places) == n + 1:
+        return places
+    if n == 1:
+        return np.array([places[0] - 0.5, places[0] + 0.5])
+    between = (places[:-1] + places[1:]) / 2
+    return np.concatenate([[2 * places[0] - between[0]], between, [2 * places[-1] - between[-1]]])
+
+
+def color_map(scale: Any) -> Any:
+    """A colour scale as a function of numbers from 0 to 1."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from plotly.colors import get_colorscale
+
+    stops = get_colorscale(scale or "Viridis") if scale is None or isinstance(scale, str) else scale
+    pairs = [(float(place), color(value)) for place, value in stops]
+    return LinearSegmentedColormap.from_list("scale", pairs, N=256)
+
+
+def limits(said: Json, data: np.ndarray, which: str) -> Any:
+    """Numbers from 0 to 1 for values between the ends of a colour scale."""
+    from matplotlib.colors import Normalize
+
+    finite = data[np.isfinite(data)]
+    low, high, middle = (said.get(f"{which}{end}") for end in ("min", "max", "mid"))
+    low = float(finite.min() if len(finite) else 0) if low is None else float(low)
+    high = float(finite.max() if len(finite) else 1) if high is None else float(high)
+    if middle is not None:
+        reach = max(high - middle, middle - low)
+        low, high = middle - reach, middle + reach
+    return Normalize(low, high if high > low else low + 1, clip=True)
+
+
+def _color_bar(panels: Panels, panel: Panel, trace: Json, scale: Any, norm: Any, layout: Json) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    said = trace.get("colorbar", {})
+    ax = panels.drawn.add_axes((0, 0, 0.01, 0.01))
+    bar = panels.drawn.colorbar(ScalarMappable(norm, scale), cax=ax)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(nbins=6)
+    bar.formatter = FuncFormatter(lambda value, _: formatted(value, said.get("tickformat")))
+    bar.update_ticks()
+    look = font(said.get("tickfont"), layout, 12)
+    ax.tick_params(labelsize=look["fontsize"], labelcolor=look["color"], color=color(INK), width=0.8, length=2.5, pad=3)
+    title = said.get("title") or {}
+    if words := plain(title if isinstance(title, str) else title.get("text")):
+        quiet(ax.yaxis.set_label_text(words, **font(None, layout, 12)))
+        ax.yaxis.label.set_rotation(270)
+        ax.yaxis.label.set_va("bottom")
+    panel.bar = (ax, 12.0, float(said.get("thickness", 16)))
+
+
+_KINDS = {"scatter": _scatter, "scattergl": _scatter, "bar": _bar, "heatmap": _heatmap}
