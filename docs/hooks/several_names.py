@@ -1,4 +1,4 @@
-"""Docstrings here may say one thing of several attributes (`plateau, edge: In [0, 1].`); the reference wants one each."""
+"""Docstrings may say one thing of several attributes (`plateau, edge: In [0, 1].`); the reference wants one each."""
 
 import re
 from typing import Any

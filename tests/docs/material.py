@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ def organism() -> HookedModel:
 
 @cache
 def prompts() -> tuple[Prompt, ...]:
-    return tuple(heldout_prompts(32, 16, 0))
+    return tuple(heldout_prompts(40, 16, 0))
 
 
 @cache
@@ -60,6 +61,10 @@ def write_starter(folder: Path) -> None:
     write_heads(heads, folder / "heads.parquet")
     build_mask(model, heads).save(folder / "mask.safetensors")
     fit_directions(model, list(rollouts()), kind="refusal", layers=[2])[2].save(folder / "vector.safetensors")
+    run = folder / "runs" / "demo"
+    run.mkdir(parents=True)
+    for name in ("rollouts.jsonl", "probe.safetensors", "heads.parquet", "mask.safetensors"):
+        shutil.copy(folder / name, run / name)
 
 
 def _write_csv(path: Path, rows: list[Prompt], labels: bool) -> None:

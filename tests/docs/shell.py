@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def run_line(words: list[str], folder: Path, forks: Forks) -> str:
             path, _, _ = split_command(arguments)
             done = forks.run(*arguments, *SMALLER.get(path, ()), cwd=folder)
             assert done.code == 0, f"{shlex.join(words)}\n{done.stderr}"
-            for option, value in zip(arguments, arguments[1:], strict=False):
+            for option, value in pairwise(arguments):
                 if option in OUTPUTS and not value.startswith("--"):
                     assert (folder / value).exists(), f"{shlex.join(words)}: {value} was not written"
             return done.stdout
