@@ -4,6 +4,7 @@ Set CLIFFSCOPE_CHROMIUM to a program to use that one, and CLIFFSCOPE_SCREENSHOTS
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -122,6 +123,8 @@ def open_tab(browser: Any) -> Iterator[OpenTab]:
         options = {"viewport": {"width": width, "height": 900}, **options}
         context = browser.new_context(**options)
         context.set_default_timeout(PATIENCE)
+        # Nothing is there, and a page that wants to go there stays; it is told among the requests.
+        context.route(re.compile("^(http|ws)s?:"), lambda route: route.fulfill(status=204))
         tab = Tab(context.new_page())
         tab.watch()
         opened.append((tab, context, faulty))

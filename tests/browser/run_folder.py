@@ -66,6 +66,11 @@ def split(text: str) -> list[str]:
     return re.findall(r"\s?[^\s]+|\s", text)
 
 
+def whole(text: str) -> str:
+    """The text as Parquet can hold it: without halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def make_rollouts(n: int, thinking_words: int = 24) -> list[Made]:
     """`n` rollouts in every outcome."""
     rng = np.random.default_rng(0)
@@ -105,7 +110,7 @@ def score_table(rollouts: Sequence[Made], *, falls: bool = True) -> pd.DataFrame
         columns["id"] += [rollout.id] * len(tokens)
         columns["token_index"] += range(len(tokens))
         columns["segment"] += segments
-        columns["token"] += [text.encode("utf-8", "replace").decode() for _, text in tokens]
+        columns["token"] += [whole(text) for _, text in tokens]
         columns["score"] += scores.tolist()
     table = pd.DataFrame(columns)
     table["logit"] = np.log(table["score"] / (1 - table["score"]))
@@ -123,7 +128,7 @@ def cliff_table(rollouts: Sequence[Made], scores: pd.DataFrame) -> pd.DataFrame:
             {
                 "id": rollout.id,
                 "outcome": rollout.outcome,
-                "category": rollout.category,
+                "category": None if rollout.category is None else whole(rollout.category),
                 "plateau": plateau,
                 "edge": edge,
                 "cliff": plateau - edge,
@@ -170,7 +175,9 @@ def sweep_table() -> pd.DataFrame:
     return pd.DataFrame(
         {"layer": layer, "position": position, "control": control}
         | {name: value for name in ("auroc", "accuracy")}
-        | {"auroc_low": value - 0.05, "auroc_high": min(1.0, value + 0.05)}
+        | {f"{name}_low": value - 0.05 for name in ("auroc", "accuracy")}
+        | {f"{name}_high": min(1.0, value + 0.05) for name in ("auroc", "accuracy")}
+        | {"ece": 0.04, "ece_low": 0.03, "ece_high": 0.06, "C": 0.1, "n_train": 28, "n_test": 12, "n_probes": 1}
         for layer in range(4)
         for position in ("inst", "think:0.5", "close:-1")
         for control, value in (("real", 0.7 + 0.08 * layer), ("shuffled", 0.5))
