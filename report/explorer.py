@@ -61,7 +61,7 @@ def _cliff_rows(run: Run) -> dict[str, Mapping[str, Any]]:
         return {}
     rows: pd.DataFrame = table.rows.drop_duplicates("id").astype(object)
     rows = rows.where(rows.notna(), None)
-    return {str(row["id"]): row for row in rows.to_dict("records")}
+    return {str(row["id"]): {str(key): value for key, value in row.items()} for row in rows.to_dict("records")}
 
 
 def _text(value: Any) -> str | None:

@@ -60,7 +60,7 @@ def trajectory_panels(curves: Mapping[str, Curve], name: str) -> list[Panel]:
     )
     score = {"title": "refusal score", **UNIT}
     share = {"title": "share of the thinking", "range": [0, 1]}
-    close = {"title": "token (the last is the edge)", "tickvals": list(range(-n_close, 0)), "ticktext": labels}
+    close: Spec = {"title": "token (the last is the edge)", "tickvals": list(range(-n_close, 0)), "ticktext": labels}
     close["tickfont"] = {"family": "ui-monospace, monospace"}
     says = f"Mean refusal score: {ends}."
     return [
@@ -145,7 +145,7 @@ def head_panel(rows: pd.DataFrame, method: str, title: str, outlined: Sequence[t
     return Panel(f"heads-{method}", title, f"Score of every head. Suppression heads: {named}.", drawn)
 
 
-def curve_panel(table: pd.DataFrame, name: str, title: str, color: str) -> Panel:
+def curve_panel(table: pd.DataFrame, name: str, title: str, unit: str, color: str) -> Panel:
     """One figure against the number of heads ablated, with random sets of heads in grey."""
     ranked = table[(table["set"] == "ranked") & table[name].notna()].sort_values("n_heads")
     drawn = table[(table["set"] == "random") & table[name].notna()]
@@ -156,10 +156,12 @@ def curve_panel(table: pd.DataFrame, name: str, title: str, color: str) -> Panel
     values = columns(ranked, name, f"{name}_low", f"{name}_high").T
     traces = [random, *line("ranked heads", color, ranked["n_heads"], values, "circle")]
     says = f"{title} against the number of heads ablated; the numbers are below."
-    return Panel(f"curve-{name}", title, says, spec(traces, {"title": "heads ablated"}, {"title": title}))
+    return Panel(
+        f"curve-{name}", title, says, spec(traces, {"title": "heads ablated"}, {"title": unit, "rangemode": "tozero"})
+    )
 
 
-def dose_panel(table: pd.DataFrame, name: str, title: str, color: str) -> Panel:
+def dose_panel(table: pd.DataFrame, name: str, title: str, unit: str, color: str) -> Panel:
     """One figure against the dose of steering, a line for each layer, with random directions in grey."""
     drawn = table[(table["set"] == "random") & table[name].notna()]
     marker = {"color": CONTROL, "symbol": "circle-open", "size": 7}
@@ -172,7 +174,9 @@ def dose_panel(table: pd.DataFrame, name: str, title: str, color: str) -> Panel:
         made[-1]["line"]["dash"] = dashes[number % len(dashes)]
         traces += made
     says = f"{title} against the dose of steering; the numbers are below."
-    return Panel(f"doses-{name}", title, says, spec(traces, {"title": "dose α"}, {"title": title}))
+    return Panel(
+        f"doses-{name}", title, says, spec(traces, {"title": "dose α"}, {"title": unit, "rangemode": "tozero"})
+    )
 
 
 def line(name: str, color: str, x: Any, values: np.ndarray, symbol: str | None = None) -> list[Spec]:

@@ -25,6 +25,7 @@ FORMATS = {
     "cliffscope.transport": "direction",
     "cliffscope.guard": "guard",
     "cliffscope.evaluation": "evaluation",
+    "cliffscope.run": "manifest",
     "cliffscope-rollouts": "settings",
     "cliffscope-scores": "settings",
     "cliffscope-selection": "selection",

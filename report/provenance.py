@@ -1,14 +1,17 @@
 """What was run: the command, versions, seeds, the model, and every file with its hash."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from report.problems import Problem, missing
 from report.run import Run
 
+LARGEST = 500_000_000
+"""Bytes of a file that is still hashed: the weights of a repaired model may be far more."""
+KEPT = "as the run left it"
 LONGEST = 300
 """Characters of a value that are shown."""
 
@@ -28,6 +31,16 @@ class Provenance:
     facts: list[tuple[str, str]] = field(default_factory=list)
     files: list[tuple[str, str, str, str]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """What became of the files, in one sentence."""
+        if not self.files or all(told == "as found" for *_, told in self.files):
+            return "There is no manifest to compare the files with."
+        counts = Counter(told for *_, told in self.files)
+        if set(counts) == {KEPT}:
+            return f"All {len(self.files)} files are as the run left them."
+        return "Of the files of the run, " + ", ".join(f"{n} {told}" for told, n in sorted(counts.items())) + "."
 
     @property
     def text(self) -> str:
@@ -51,21 +64,32 @@ def provenance(run: Run) -> Provenance:
     hashes = _hashes(manifest.get("files"))
     told = {key: value for key, value in manifest.items() if key not in ("command", "files")}
     found.facts = list(_flat(told)) or _once(_said(run))
-    for file in run.files:
-        if file.kind == "manifest":  # It cannot hold its own hash.
+    found.files = list(_files(run, hashes))
+    return found
+
+
+def _files(run: Run, hashes: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """The files in the folder and those of the manifest: name, size, digest and state of each."""
+    # The manifest cannot hold its own hash; pages are listed where it has them, as this one may lie there too.
+    names = {file.path.name for file in run.files if file.kind != "manifest"} | hashes.keys()
+    for name in sorted(names):
+        path = run.folder / name
+        if not path.resolve().is_relative_to(run.folder.resolve()) or not path.is_file():
+            yield name, "–", hashes.get(name, ""), "gone since the run"
             continue
-        digest = _digest(file.path)
-        if not manifest:
+        size = path.stat().st_size
+        if size > LARGEST:
+            yield name, f"{size:,}", hashes.get(name, ""), "large, not compared"
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not hashes:
             state = "as found"
-        elif file.path.name not in hashes:
+        elif name not in hashes:
             state = "not in the manifest"
         else:
-            state = "as the run left it" if hashes[file.path.name] == digest else "changed since the run"
-        found.files.append((file.path.name, f"{file.path.stat().st_size:,}", digest, state))
-    names = {file.path.name for file in run.files}
-    for name in sorted(name for name in hashes.keys() - names if "/" not in name and not name.endswith(".html")):
-        found.files.append((name, "–", hashes[name], "gone since the run"))
-    return found
+            state = KEPT if hashes[name] == digest else "changed since the run"
+        yield name, f"{size:,}", digest, state
 
 
 def _once(facts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -128,8 +152,3 @@ def _hashes(files: Any) -> dict[str, str]:
         return {}
     digests = {name: entry.get("sha256") if isinstance(entry, Mapping) else entry for name, entry in files.items()}
     return {str(name): digest.removeprefix("sha256:") for name, digest in digests.items() if isinstance(digest, str)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ class Outcome:
         drift: On benign answers, nats a token.
         drift_interval: Its bounds.
         source: The file.
+        told: More on the first share.
     """
 
     name: str
@@ -43,6 +44,7 @@ LABELS = {
     "repaired": "repaired on examples chosen by cliff",
     "repaired_random": "repaired on as many at random",
     "steered": "steered",
+    "steered_random": "steered along a random direction of equal norm",
 }
 """What a set of answers is called."""
 
@@ -92,7 +94,7 @@ def outcomes(run: Run) -> list[Outcome]:
                 _number(refusal.get(name)),
                 drift=_number(drift.get(name)),
                 source="summary.json",
-                told=_spread(asr.get("random_masks")) if name == "random_mask" else "",
+                told=_told(name, summary),
             )
         )
     order = list(LABELS.values())
@@ -123,9 +125,15 @@ def _interval(rate: Mapping[str, Any]) -> Interval | None:
     return None if low is None or high is None else Interval(low, high)
 
 
-def _spread(values: Any) -> str:
-    found = [v for v in map(_number, values or []) if v is not None]
-    return f"{100 * min(found):.1f}–{100 * max(found):.1f} % over {len(found)} masks" if found else ""
+def _told(name: str, summary: Mapping[str, Any]) -> str:
+    """What a summary tells of a control beside its share."""
+    if name == "random_mask":
+        masks = _mapping(summary.get("asr")).get("random_masks") or []
+        found = [value for value in map(_number, masks) if value is not None]
+        return f"{100 * min(found):.1f}–{100 * max(found):.1f} % over {len(found)} masks" if found else ""
+    if name == "steered_random" and (n := _mapping(summary.get("steering")).get("n_control")):
+        return f"of {n} prompts"
+    return ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

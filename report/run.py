@@ -4,6 +4,7 @@ The classes that write these files import torch, which takes seconds; a report n
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Run:
         return not (self.tables[part] or self.objects[part] or self.of(part))
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | os.PathLike[str]) -> Run:
     """Reads a run's folder; what cannot be read is in `Run.broken`.
 
     Raises:
@@ -241,7 +242,7 @@ def _spells(rows: pd.DataFrame, rollouts: Iterable[Rollout], tried: int = 5) -> 
     mine = rows[rows["id"].isin(known)]
     for id, tokens in mine.groupby("id")["token"]:
         # White space at the ends may belong to tokens of the template; a character in several tokens is in none.
-        if "\ufffd" not in (joined := "".join(tokens)) and texts[id].strip() not in shown(joined):
+        if "\ufffd" not in (joined := "".join(tokens)) and texts[str(id)].strip() not in shown(joined):
             return False
     return bool(known)
 

@@ -276,7 +276,8 @@
     at("page-on").addEventListener("click", () => { state.page += 1; draw(); });
     at("previous").addEventListener("click", () => step(-1));
     at("next").addEventListener("click", () => step(1));
-    at("to-edge").addEventListener("click", () => maps[0]?.toEdge());
+    // The one beside it first, so that what is read out is of the model as it is.
+    at("to-edge").addEventListener("click", () => [...maps].reverse().forEach((map) => map.toEdge(map === maps[0])));
     at("close").addEventListener("click", () => {
       const id = state.open;
       state.open = null;

@@ -3,12 +3,14 @@
   const specs = report.json("figures");
   const drawn = new Set();
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const printing = matchMedia("print");
+  // Pixels of a figure on paper, A4 or letter: alone in its row, or one of two.
+  const PAPER = { alone: 650, beside: 320, height: 260 };
 
-  const layout = (spec) => {
+  const layout = (spec, paper) => {
     const style = getComputedStyle(document.documentElement);
-    const ink = style.getPropertyValue("--ink").trim();
-    const rule = style.getPropertyValue("--rule").trim();
+    // Before printing the page's own colours are still those of the screen.
+    const ink = paper ? "#000000" : style.getPropertyValue("--ink").trim();
+    const rule = paper ? "#bbbbbb" : style.getPropertyValue("--rule").trim();
     const axis = (given) => ({ gridcolor: rule, linecolor: rule, tickcolor: rule, zerolinecolor: ink, fixedrange: true, ...given });
     return {
       ...spec.layout,
@@ -18,7 +20,7 @@
       hoverlabel: { font: { family: "system-ui, sans-serif" } },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      autosize: true,
+      ...(paper ? { width: paper.width, height: PAPER.height } : { autosize: true }),
     };
   };
 
@@ -33,11 +35,11 @@
     return loading;
   };
 
-  const draw = (place) => {
+  const draw = (place, paper = null) => {
     const spec = specs[place.dataset.panel];
     if (spec === undefined || typeof Plotly === "undefined") return;
     drawn.add(place);
-    Plotly.react(place, spec.data, layout(spec), { displayModeBar: false, responsive: true, showTips: false });
+    Plotly.react(place, spec.data, layout(spec, paper), { displayModeBar: false, responsive: true, showTips: false });
   };
 
   const ready = () => {
@@ -52,11 +54,15 @@
         for (const view of figure.querySelectorAll(".panels")) view.hidden = view.dataset.view !== event.target.value;
       });
     }
-    const redraw = () => drawn.forEach(draw);
+    const redraw = () => drawn.forEach((place) => draw(place));
     dark.addEventListener("change", redraw);
-    printing.addEventListener("change", redraw);
+    addEventListener("afterprint", redraw);
     addEventListener("beforeprint", () => {
-      for (const place of document.querySelectorAll(".panels:not([hidden]) .plot")) draw(place);
+      for (const view of document.querySelectorAll(".panels:not([hidden])")) {
+        const places = [...view.querySelectorAll(".plot")];
+        const paper = { width: places.length > 1 ? PAPER.beside : PAPER.alone };
+        places.forEach((place) => draw(place, paper));
+      }
     });
     // Also without scrolling, so that a page that is printed at once has its figures.
     setTimeout(plotly, 1500);

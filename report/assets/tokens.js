@@ -77,7 +77,7 @@
     }
   };
 
-  // The heat map; `say` is told what to read out. Its property `toEdge` moves to the edge.
+  // The heat map; `say` is told what to read out. Its property `toEdge` moves to the edge, and the focus with it if asked.
   report.heatMap = (tokens, label, spaces, say) => {
     made += 1;
     const box = report.element("div", "", "tokens");
@@ -134,21 +134,24 @@
       event.preventDefault();
       go(to);
     });
+    let pointer = "";
     box.addEventListener("pointerover", (event) => {
+      // When keys scroll the box, a token comes under a pointer that rests: that is not pointing at it.
+      const place = `${event.screenX} ${event.screenY}`;
       const found = event.target.closest(".token");
-      if (found) say(told(tokens, Number(found.dataset.at)));
+      if (found && place !== pointer) say(told(tokens, Number(found.dataset.at)));
     });
+    box.addEventListener("pointermove", ({ screenX, screenY }) => { pointer = `${screenX} ${screenY}`; });
     box.addEventListener("click", (event) => {
       const found = event.target.closest(".token");
       if (found) go(Number(found.dataset.at), false);
     });
     const whole = report.element("div");
     whole.append(strip(tokens), box);
-    whole.toEdge = () => {
-      if (tokens.edge < 0) return false;
-      box.focus();
+    whole.toEdge = (focus) => {
+      if (tokens.edge < 0) return;
+      if (focus) box.focus();
       go(tokens.edge);
-      return true;
     };
     return whole;
   };

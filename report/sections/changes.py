@@ -12,9 +12,9 @@ from report.run import BASE, Run
 from report.sections.section import Figure, Grid, Section, between, number, percent, share
 
 DOSES = (
-    ("asr", "harmful prompts answered (ASR)", COLORS["complied"]),
-    ("refusal_benign", "benign prompts refused", COLORS["benign"]),
-    ("kl_benign", "drift on benign answers (nats a token)", COLORS["benign"]),
+    ("asr", "Harmful prompts answered (ASR)", "share", COLORS["complied"]),
+    ("refusal_benign", "Benign prompts refused", "share", COLORS["benign"]),
+    ("kl_benign", "Drift on benign answers", "nats a token", COLORS["benign"]),
 )
 
 

@@ -22,10 +22,10 @@ UNITS = {
 }
 
 CURVES = (
-    ("refusal_logit", "refusal logit at the edge (nats)", COLORS["refused"]),
-    ("asr", "harmful prompts answered (ASR)", COLORS["complied"]),
-    ("refusal_benign", "benign prompts refused", COLORS["benign"]),
-    ("kl_benign", "drift on benign answers (nats a token)", COLORS["benign"]),
+    ("refusal_logit", "Refusal logit at the edge", "nats", COLORS["refused"]),
+    ("asr", "Harmful prompts answered (ASR)", "share", COLORS["complied"]),
+    ("refusal_benign", "Benign prompts refused", "share", COLORS["benign"]),
+    ("kl_benign", "Drift on benign answers", "nats a token", COLORS["benign"]),
 )
 
 SHOWN = 10

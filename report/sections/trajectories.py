@@ -61,7 +61,8 @@ def _add_layers(layers: pd.DataFrame, section: Section) -> None:
 
 def _add_curves(run: Run, section: Section) -> None:
     outcomes = {id: outcome for id, outcome in outcomes_of(run).items() if outcome in COLORS}
-    views, rows, sizes = [], [], {}
+    views, rows = [], []
+    sizes: dict[str, int] = {}
     for name in sorted(run.scores, key=lambda name: (name != BASE, name)):
         curves = mean_curves(run.scores[name], outcomes)
         if not curves:

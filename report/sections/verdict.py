@@ -9,6 +9,9 @@ from report.run import BASE, Run
 from report.sections.heads import evidence as heads_evidence
 from report.sections.section import Grid, Section, between, number, percent, real, share
 
+CONTROLS = (("masked", "random_mask"), ("repaired", "repaired_random"), ("steered", "steered_random"))
+"""Changes of the model, each with what it must be better than."""
+
 
 def build(run: Run) -> Section:
     """The section."""
@@ -46,7 +49,7 @@ def _change(rows: Mapping[str, Outcome]) -> str:
     if base is None or base.asr is None:
         return ""
     parts: list[str] = []
-    for name, control in (("masked", "random_mask"), ("repaired", "repaired_random")):
+    for name, control in CONTROLS:
         after, random = rows.get(LABELS[name]), rows.get(LABELS[control])
         if after is None or after.asr is None:
             continue
@@ -125,7 +128,7 @@ def _controls(run: Run, cliff: Mapping[str, Any], rows: Mapping[str, Outcome]) -
         if real(facts.get("auroc_held_out_category")) is not None:
             there = number(facts["auroc_held_out_category"])
             yield "AUROC on categories left out", here, there, "Far lower: the probe knows the topics."
-    for name, control in (("masked", "random_mask"), ("repaired", "repaired_random")):
+    for name, control in CONTROLS:
         after, random = rows.get(LABELS[name]), rows.get(LABELS[control])
         if after is not None and random is not None:
             there = percent(random.asr) + (f" ({random.told})" if random.told else "")
