@@ -19,6 +19,8 @@ from torch import Tensor
 
 from circuits.cases import Cases
 from circuits.rank import check_gamma
+from interp.display.shown import Drawn, Words
+from interp.display.text import shortened
 from interp.errors import CliffscopeError
 from interp.json_values import as_json_holds
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
@@ -99,8 +101,8 @@ class CurveOptions:
         check_gamma(self.gamma)
 
 
-@dataclass(frozen=True, eq=False)
-class AblationCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class AblationCurve(Drawn):
     """A curve with its control.
 
     Attributes:
@@ -165,6 +167,18 @@ class AblationCurve:
         from circuits.curve_figure import curve_figure
 
         return curve_figure(self)
+
+    def words(self) -> Words:
+        """Whether refusal returns and at what cost, and the figures of each number of ranked heads."""
+        columns = ("refusal_logit", "asr", "refusal_benign", "kl_benign")
+        titles = ("refusal logit", "ASR", "benign refused", "drift (nats)")
+        rows: list[list[object]] = [["heads", "which", *titles]]
+        for row in self.table[self.table["set"] == "ranked"].to_dict("records"):
+            which = shortened(str(row["heads"]), 32) or "none"
+            rows.append([str(row["n_heads"]), which, *(float(row[name]) for name in columns)])
+        back = self.returns
+        head = "refusal does not return" if back is None else f"refusal returns with {back} heads"
+        return Words(f"Ablation curve of {self.model}", head, (self.evidence,), rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""

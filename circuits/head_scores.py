@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 
+from interp.display.shown import Drawn, Words
 from interp.errors import CliffscopeError
 from interp.json_values import as_json_holds
 from interp.models.fingerprint import require_same_model
@@ -41,8 +42,8 @@ COLUMNS = ("rank", "layer", "head", "name", "score", "low", "high", "p", "q", "s
 FORMAT = TableFormat("cliffscope.heads", "1", "a table of head scores", "rank the heads again", COLUMNS)
 
 
-@dataclass(frozen=True, eq=False)
-class HeadScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores(Drawn):
     """The heads of one model, ranked by one method.
 
     Attributes:
@@ -211,6 +212,19 @@ class HeadScores:
         from circuits.head_grid import head_grid
 
         return head_grid(self, outlined)
+
+    def words(self) -> Words:
+        """Which heads are named and by what evidence, and the eight best."""
+        rows: list[list[object]] = [["head", "score", "95 %", "q", "share", "suppresses"]]
+        for row in self.table.head(8).to_dict("records"):
+            bounds = None if math.isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
+            q = None if math.isnan(row["q"]) else f"{row['q']:.2g}"
+            mark = "yes" if row["suppresses"] else ""
+            rows.append([row["name"], float(row["score"]), bounds, q, float(row["share"]), mark])
+        n, named = len(self.suppressors), ", ".join(map(str, self.suppressors)) or "none"
+        head = f"{n} suppression head{'s' * (n != 1)} of {len(self.table)}: {named}"
+        alt = f"Grid of layers and heads, coloured by {self.method} score. {self.evidence}"
+        return Words(f"Heads of {self.model} by {self.method}", head, (self.evidence,), rows, alt)
 
     def check_model(self, fingerprint: Mapping[str, str], name: str) -> None:
         """Refuses a model whose heads these are not.

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from interp.display.palette import NAMES
+from interp.display.shown import Drawn, Words
 from interp.null_runs import NullRuns
 from interp.significance import difference_and_interval
 from interp.statistics import Interval, bootstrap_interval
@@ -139,8 +141,8 @@ def _drop_position(trajectory: Trajectory, halfway: float) -> str:
     return f"think:{(index - thinking.start) / max(1, thinking.stop - thinking.start - 1):.2f}"
 
 
-@dataclass(frozen=True)
-class Cliff:
+@dataclass(frozen=True, repr=False)
+class Cliff(Drawn):
     """The cliff of a model on a set of rollouts, with its controls.
 
     Attributes:
@@ -287,6 +289,17 @@ class Cliff:
         from probes.cliff_figure import cliff_figure
 
         return cliff_figure(self)
+
+    def words(self) -> Words:
+        """The verdict with its evidence, and the mean plateau, edge and cliff of each outcome."""
+        rows: list[list[object]] = [["rollouts", "n", "plateau", "edge", "cliff"]]
+        for outcome in OUTCOMES:
+            if n := len(self.of(outcome, "cliff")):
+                means = [float(self.of(outcome, field).mean()) for field in ("plateau", "edge", "cliff")]
+                rows.append([NAMES[outcome], n, *means])
+        mean = "" if np.isnan(self.mean) else f", mean {self.mean:.2f} {self.interval}"
+        alt = f"Mean refusal score along the thinking and over the close tokens. {self.evidence}"
+        return Words(f"Cliff of {self.model}", f"{self.verdict}{mean}", (self.evidence,), rows, alt)
 
     def summary(self) -> dict[str, object]:
         """The figures as plain numbers: plateau and edge of each outcome, the mean cliff and its interval, verdict."""

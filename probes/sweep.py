@@ -29,6 +29,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from interp.display.shown import Drawn, Words
 from interp.errors import CliffscopeError
 from interp.files import write_atomically
 from interp.statistics import Array, bootstrap_counts
@@ -241,8 +242,8 @@ class SweepPlan:
         return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True, eq=False)
-class ProbeSweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeSweep(Drawn):
     """A finished sweep.
 
     Attributes:
@@ -281,6 +282,24 @@ class ProbeSweep:
         from probes.sweep_figure import sweep_figure
 
         return sweep_figure(self.table)
+
+    def words(self) -> Words:
+        """At each position the layer that `choose_layer` gives, its AUROC, and there the AUROC of each control."""
+        positions = list(dict.fromkeys(self.table["position"]))
+        controls = [name for name in CONTROLS[1:] if name in set(self.table["control"])]
+        titles = [name.replace("_", " ") for name in controls]
+        rows: list[list[object]] = [["position", "layer", "AUROC", "95 %", *titles]]
+        for position in positions:
+            at = self.table[self.table["position"] == position]
+            if at.loc[at["control"] == "real", "auroc"].notna().any():
+                layer = self.choose_layer(position)
+                found = at[at["layer"] == layer].set_index("control")
+                low, high = (float(found.at["real", f"auroc_{end}"]) for end in ("low", "high"))
+                others = [float(found.at[name, "auroc"]) if name in found.index else None for name in controls]
+                rows.append([position, layer, float(found.at["real", "auroc"]), f"[{low:.3f}, {high:.3f}]", *others])
+        head = f"{self.table['layer'].nunique()} layers × {len(positions)} positions"
+        said = [null["sentence"] for null in self.table.attrs.get("nulls") or ()]
+        return Words("Probe sweep", head, said, rows, f"Held-out AUROC of probes, {head}.")
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Writes the table. Raises `CliffscopeError` if it cannot."""

@@ -7,7 +7,7 @@ averages sequences padded with zeros, which invents a slope.)
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from interp.display.shown import Drawn, Words, in_html, picture
+from interp.display.text import bars
 from interp.errors import CliffscopeError
 from interp.models.batching import Batch
 from interp.models.capture import BATCH_TOKENS, stream
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
     from probes.linear import LinearProbe
 
+_SCALE = "Tokens by refusal score: orange 0, answers; white 0.5; blue 1, refuses."
+
 GRID = 101
 """Points to which a rollout's thinking is interpolated."""
 
 
-@dataclass(frozen=True)
-class Trajectory:
+@dataclass(frozen=True, repr=False)
+class Trajectory(Drawn):
     """The scores of one rollout at every token.
 
     Attributes:
@@ -73,6 +77,28 @@ class Trajectory:
         from probes.trajectory_figure import trajectory_figure
 
         return trajectory_figure(self, outcome)
+
+    def words(self) -> Words:
+        """Plateau, edge and cliff, and the scores of the thinking and of the close tokens as a line of bars."""
+        from probes.trajectory_figure import plateau_of
+
+        title, plateau = f"Trajectory of {self.transcript.id}", plateau_of(self)
+        if plateau is None or not self.transcript.segments.get("close"):
+            return Words(title, f"{len(self.transcript):,} tokens, without thinking that closes")
+        edge = float(self.scores[self.transcript.edge])
+        head = f"plateau {plateau[0]:.2f}, edge {edge:.2f}, cliff {plateau[0] - edge:.2f}"
+        thinking, close = self.scores[self.thinking], self.scores[self.close]
+        alt = f"Refusal score of {self.transcript.id} at every token: {head}."
+        return Words(title, head, (f"thinking {bars(thinking)} close {bars(close)}",), alt=alt)
+
+    def html(self) -> str:
+        """The tokens coloured by their scores, and the scores along the transcript."""
+        from interp.display.strip import strip
+
+        words = self.words()
+        edge = self.transcript.edge if self.transcript.segments.get("close") else None
+        tokens = strip(self.transcript, self.scores.tolist(), edge)
+        return in_html(replace(words, text=()), f"{picture(self, words)}<p>{_SCALE}</p>{tokens}")
 
 
 def score_trajectories(

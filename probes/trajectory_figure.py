@@ -54,7 +54,7 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
         places = list(range(first, last))
         texts = [label(shortened(transcript.tokens[place], 12)) for place in places]
         figure.update_xaxes(tickvals=places, ticktext=texts, tickangle=-60, tickfont={"family": MONO}, col=2)
-        figure.update_xaxes(range=[first - 0.5, last - 0.5], col=2)
+        figure.update_xaxes(title_text="token (dotted: the edge)", range=[first - 0.5, last - 0.5], col=2)
     figure.update_yaxes(range=[-0.03, 1.03])
     figure.update_yaxes(title_text="refusal score", col=1)
     figure.update_xaxes(showgrid=False)

@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.display.shown import Drawn, Words
+from interp.display.text import shortened
 from interp.errors import CliffscopeError
 from interp.files import write_together
 from interp.json_values import as_json_holds
@@ -69,8 +71,8 @@ class SelectOptions:
         check_format(self.format)
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Drawn):
     """What was selected.
 
     Attributes:
@@ -92,6 +94,19 @@ class Selection:
         from selection.select_figure import select_figure
 
         return select_figure(self)
+
+    def words(self) -> Words:
+        """How many were chosen of what, why others were left out, and the eight best."""
+        columns = ("plateau", "edge", "cliff")
+        rows: list[list[object]] = [["example", "outcome", "category", *columns]]
+        for score in self.choice.scores[:8]:
+            rows.append([shortened(score.id, 40), score.outcome, score.category, *(getattr(score, c) for c in columns)])
+        method = self.manifest.get("options", {}).get("method", "choice")
+        left = ", ".join(f"{count:,} {reason}" for reason, count in self.choice.left_out.items()) or "none"
+        size = len(self.pool) or self.choice.eligible
+        head = f"{len(self.choice.scores):,} of {size:,} examples by {method}"
+        text = f"{self.choice.eligible:,} could be chosen; left out: {left}. Written to {self.path.name}."
+        return Words("Selection", head, (text,), rows)
 
 
 def manifest_path(out: Path) -> Path:

@@ -4,11 +4,10 @@ import json
 import math
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_GAP = "  "
+from interp.display.tables import show, table, wrap
 
 
 def emit(
@@ -37,45 +36,6 @@ def emit(
     _print("\n".join(lines))
 
 
-def table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """Aligned lines without trailing spaces.
-
-    Two columns are names and values, and long values are wrapped. More are a grid, whose first row is its head: numbers
-    stand at the right. Where it is wider than `width` its columns move together, and then break into several blocks.
-    """
-    if not rows:
-        return []
-    if max(len(row) for row in rows) <= 2:
-        return _pairs(rows, width)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines: list[str] = []
-    gap = _GAP if width is None or sum(widths) + len(_GAP) * (len(widths) - 1) <= width else " "
-    for columns in _blocks(widths, width, len(gap)):
-        lines += [""] if lines else []
-        for row in rows:
-            cells = [row[column].rjust(widths[column]) for column in columns]
-            lines.append(gap.join([row[0].ljust(widths[0]), *cells]).rstrip())
-    return lines
-
-
-def wrap(text: str, width: int | None) -> list[str]:
-    """The text in lines of at most `width` characters; a path is never broken."""
-    if width is None:
-        return [text]
-    return textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def show(value: object) -> str:
-    """A cell as text: floats to three digits, a dash for what there is not."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)
-
-
 def counts(counted: Mapping[str, int]) -> str:
     """`3 not judged, 1 thinking unclosed`, or `none`."""
     return ", ".join(f"{count} {reason}" for reason, count in counted.items()) or "none"
@@ -94,26 +54,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item"):  # a NumPy or torch scalar
         return plain(value.item())
     return str(value)
-
-
-def _pairs(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    indent = max(len(row[0]) for row in rows) + len(_GAP)
-    lines: list[str] = []
-    for name, *value in rows:
-        first, *rest = wrap("".join(value), None if width is None else width - indent)
-        lines += [(name.ljust(indent) + first).rstrip(), *(" " * indent + line for line in rest)]
-    return lines
-
-
-def _blocks(widths: Sequence[int], width: int | None, gap: int) -> list[list[int]]:
-    """Columns after the first, in groups that fit beside it."""
-    blocks: list[list[int]] = [[]]
-    for column in range(1, len(widths)):
-        needed = widths[0] + sum(gap + widths[other] for other in (*blocks[-1], column))
-        if width is not None and blocks[-1] and needed > width:
-            blocks.append([])
-        blocks[-1].append(column)
-    return blocks
 
 
 def _print(text: str) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from interp.display.tables import html_table
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -29,23 +31,5 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title></head>"
         '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
-        f"{paragraphs}{''.join(plots)}{''.join(map(_table, tables))}</body></html>\n"
-    )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Lines and no fills, so that it shows on any background; scrolls by itself where it is too wide."""
-    style = "padding: 0.25rem 0.5rem; text-align: {}; border-bottom: 1px solid #8886; vertical-align: top"
-    lines = []
-    for number, row in enumerate(rows):
-        cells = []
-        for column, cell in enumerate(row):
-            scope = "col" if number == 0 else "row"
-            kind = f'th scope="{scope}"' if number == 0 or column == 0 else "td"
-            look = style.format("right" if column else "left")
-            cells.append(f'<{kind} style="{look}">{escape(cell)}</{kind.split()[0]}>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        '<div style="overflow-x: auto"><table style="border-collapse: collapse; margin: 1rem 0; font-size: 0.9em; '
-        f'font-variant-numeric: tabular-nums">{"".join(lines)}</table></div>'
+        f"{paragraphs}{''.join(plots)}{''.join(map(html_table, tables))}</body></html>\n"
     )

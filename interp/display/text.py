@@ -1,5 +1,6 @@
 """Texts of models and prompts as they may be shown: nothing in them is markup, and nothing is invisible."""
 
+from collections.abc import Iterable
 from html import escape
 from textwrap import wrap
 
@@ -42,3 +43,14 @@ def shortened(text: str, width: int = 60) -> str:
 def lines(text: str, width: int = 96) -> str:
     """A text for a figure, which breaks no lines by itself: broken, and nothing in it markup."""
     return "<br>".join(escape(line) for line in wrap(text, width))
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def bars(scores: Iterable[float], most: int = 48) -> str:
+    """Scores in [0, 1] as a line of bars of eight heights; of more than `most`, means of neighbours."""
+    found = list(scores)
+    n = min(most, len(found))
+    groups = [found[i * len(found) // n : (i + 1) * len(found) // n] for i in range(n)]
+    return "".join(_BARS[min(7, int(sum(group) / len(group) * 8))] for group in groups)

@@ -15,7 +15,8 @@ from itertools import groupby, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from interp.display.text import visible
+from interp.display.shown import Shown, Words, in_html
+from interp.display.text import shortened, visible
 from interp.errors import CliffscopeError
 from interp.rollouts import Rollout
 from interp.transcripts.chat import ChatFormat, RolloutText
@@ -31,8 +32,8 @@ THINKING_STATES = ("closed", "empty", "unclosed", "absent")
 _CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Transcript:
+@dataclass(frozen=True, repr=False)
+class Transcript(Shown):
     """A rollout as token ids, with the segment of each token.
 
     Attributes:
@@ -150,6 +151,22 @@ class Transcript:
 
     def __str__(self) -> str:
         return self.show()
+
+    def words(self) -> Words:
+        """Its segments; `show` has every token."""
+        rows = [["segment", "first", "tokens", "text"]]
+        for segment, start, stop in self.stretches:
+            text = shortened(visible("".join(self.tokens[start:stop])), 48)
+            rows.append([segment, f"{start:,}", f"{stop - start:,}", text])
+        head = f"{len(self):,} tokens, prompt {self.prompt_length:,}, thinking {self.thinking_state}"
+        return Words(f"Transcript {self.id}", head, rows=rows)
+
+    def html(self) -> str:
+        """The tokens by segment, white space and special tokens visible; see `interp.display.strip`."""
+        from interp.display.strip import strip
+
+        edge = self.edge if self.segments.get("close") else None
+        return in_html(replace(self.words(), rows=()), strip(self, edge=edge))
 
 
 class TranscriptBuilder:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from interp.display.layout import lay_out
 from interp.display.palette import COLORS, CONTROL, band
+from interp.display.shown import Drawn, Words
 from interp.display.text import caption
 from interp.display.traces import interval_band
 from interp.errors import CliffscopeError
@@ -49,8 +50,8 @@ FORMAT = TableFormat(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Apart:
+@dataclass(frozen=True, eq=False, repr=False)
+class Apart(Drawn):
     """Whether harmfulness and refusal are two things in a model.
 
     Attributes:
@@ -85,6 +86,10 @@ class Apart:
     def figure(self) -> "go.Figure":
         """The cosines by layer with ceiling and chance; see `apart_figure`."""
         return apart_figure(self)
+
+    def words(self) -> Words:
+        """What was found, in sentences."""
+        return Words(f"Harmfulness and refusal in {self.model}", "", self.verdicts)
 
     def payload(self) -> dict[str, Any]:
         """All of it as JSON holds it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from interp.display.shown import Drawn, Words
 from interp.json_values import as_json_holds
 from interp.table_files import TableFormat
 
@@ -50,8 +51,8 @@ Row = Mapping[str, Any]
 """One dose: its columns by name, `None` for what there is not."""
 
 
-@dataclass(frozen=True, eq=False)
-class DoseResponse:
+@dataclass(frozen=True, eq=False, repr=False)
+class DoseResponse(Drawn):
     """What each dose did.
 
     Attributes:
@@ -118,6 +119,17 @@ class DoseResponse:
         from interventions.dose.figure import dose_figure
 
         return dose_figure(self)
+
+    def words(self) -> Words:
+        """The smallest dose that meets the target, if any does, beside the unsteered model."""
+        found = self.smallest()
+        columns = ("asr", "refusal_benign", "useless", "kl_benign")
+        rows: list[list[object]] = [["dose", "ASR", "benign refused", "useless", "drift (nats)"]]
+        for title, row in (("unsteered", self.unsteered), *((("smallest", found.dose),) if found.met else ())):
+            place = title if row["layer"] is None else f"{title}: layer {row['layer']}, α {row['alpha']:g}"
+            rows.append([place, *(row[name] for name in columns)])
+        head = "a dose meets the target" if found.met else "no dose meets the target"
+        return Words(f"Doses for {self.model}", head, (found.evidence,), rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes Parquet with model and facts in its metadata. Raises `CliffscopeError` if it cannot."""

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display.shown import Drawn, Words
 from interp.errors import CliffscopeError
 from interp.models.hooked_model import HookedModel
 from interp.models.hooks import Change
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from interventions.masks.proof import MaskReport, Verify
 
 
-@dataclass(frozen=True, eq=False)
-class HeadMask:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadMask(Drawn):
     """What each head's output is multiplied by.
 
     Attributes:
@@ -147,6 +148,18 @@ class HeadMask:
         from interventions.masks.mask_grid import mask_grid
 
         return mask_grid(self)
+
+    def words(self) -> Words:
+        """Which heads it scales and by how much, and how they were found."""
+        rows: list[list[object]] = [["head", "scale"]]
+        rows += [[str(head), float(self.scale[head])] for head in self.heads[:12]]
+        if len(self.heads) > 12:
+            rows.append(["…", f"{len(self.heads) - 12} more"])
+        how = f"Heads found by {self.method}. " if self.method else ""
+        norm = "keeps its norm" if self.renormalize else "is not rescaled"
+        text = f"{how}What a layer's heads write together {norm}."
+        head = f"{len(self.heads)} of {self.scale.numel()} heads ({self.fraction:.1%})"
+        return Words(f"Head mask for {self.model or 'an unnamed model'}", head, (text,), rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the mask as safetensors, atomically; equal masks give equal bytes.

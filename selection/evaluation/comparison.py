@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from interp.display.shown import Drawn, Words
 from interp.errors import CliffscopeError
 from interp.paired import PairedDifference, Pairs, paired_difference
 from selection.evaluation.evaluation import Evaluation
@@ -17,8 +18,8 @@ COMPARED = ("asr", "over_refusal", "trap_refusal", "unclosed", "looping")
 """The rates that a comparison shows, by their names in `MEASURES`."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Drawn):
     """Evaluations side by side; the first is the base.
 
     Attributes:
@@ -44,6 +45,14 @@ class Comparison:
         from selection.evaluation.figure import comparison_figure
 
         return comparison_figure(self)
+
+    def words(self) -> Words:
+        """The rates of each evaluation with their 95 % intervals, and what must be known to read them."""
+        from selection.evaluation.tables import comparison_rows, sentences
+
+        others = ", ".join(self.labels[1:])
+        head = f"{others} against {self.labels[0]}" if others else self.labels[0]
+        return Words("Comparison", head, sentences(self), comparison_rows(self))
 
     def payload(self) -> dict[str, Any]:
         """All figures, as JSON holds them, NaN aside."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.display.shown import Drawn, Words
 from interp.errors import CliffscopeError
 from interp.files import write_text
 from selection.evaluation.estimate import Estimate
@@ -22,8 +23,8 @@ VERSION = 1
 _MAKE = "make it again with `cliffscope evaluate`"
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Drawn):
     """What a model did with each prompt, and what it cost.
 
     Attributes:
@@ -123,6 +124,15 @@ class Evaluation:
         from selection.evaluation.rates_figure import rates_figure
 
         return rates_figure(self)
+
+    def words(self) -> Words:
+        """The rates of each set of prompts with their 95 % intervals, and what it cost."""
+        from selection.evaluation.tables import cost_sentence, evaluation_rows
+
+        shown = {"ASR": self.asr, "over-refusal": self.over_refusal}
+        parts = [f"{name} {rate.value:.3f} {rate.interval}" for name, rate in shown.items() if rate.n]
+        text = (cost_sentence(self), f"Judged by {self.judge}. Rates have Wilson 95 % intervals.")
+        return Words(f"Evaluation of {self.label}", ", ".join(parts), text, evaluation_rows(self))
 
     def payload(self) -> dict[str, Any]:
         """As the file holds it."""

@@ -1,6 +1,7 @@
 """Traces: scatter with its lines, markers, texts, fills and error bars; bars; heatmaps with their colour bars."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def _fill(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray) -> None:
     face = color(trace.get("fillcolor") or trace["_color"])
     if fill == "toself":
         starts = [0, *(np.flatnonzero(np.isnan(x) | np.isnan(y)) + 1), len(x) + 1]
-        for start, stop in zip(starts, starts[1:], strict=False):
+        for start, stop in pairwise(starts):
             if stop - 1 - start > 2:
                 panel.ax.fill(x[start : stop - 1], y[start : stop - 1], facecolor=face, edgecolor="none", zorder=1)
     elif fill == "tozeroy":
@@ -135,7 +136,9 @@ def marker_style(trace: Json, n: int) -> Json:
     if is_open:
         return style | {"facecolors": "none", "edgecolors": faces, "linewidths": 1.2}
     line = marker.get("line", {})
-    edge = {"edgecolors": color(line["color"]), "linewidths": float(line.get("width", 1)) * POINT} if line.get("color") else {"linewidths": 0}  # fmt: skip
+    edge: Json = {"linewidths": 0}
+    if line.get("color"):
+        edge = {"edgecolors": color(line["color"]), "linewidths": float(line.get("width", 1)) * POINT}
     return style | {"c": faces if isinstance(faces, list) else [faces] * n} | edge
 
 
