@@ -5,6 +5,7 @@ its own standard streams, exit code, working folder and limits, and can be kille
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import io
@@ -168,7 +169,7 @@ def _import_all() -> None:
 
 
 def _warm_up() -> None:
-    """What a process does once, however many models it loads and pages it writes. Nothing is left set by it."""
+    """What a process does once, however many models it loads and pages it writes. No setting changes."""
     import plotly.graph_objects as go
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
@@ -178,6 +179,7 @@ def _warm_up() -> None:
     get_checkpoint_conversion_mapping("qwen3")
     with contextlib.redirect_stderr(io.StringIO()):
         HookedModel.load("organism:aligned", device="cpu")
+    typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(app)
     axes = {"title": {"text": "x"}, "range": [0, 1]}
     figure = go.Figure([go.Scatter(x=[0], y=[0]), go.Heatmap(z=[[0]]), go.Bar(y=[0])], {"xaxis": axes, "yaxis": axes})
