@@ -22,6 +22,7 @@ from interventions.heads import parse_heads
 from interventions.masks import HeadMask
 from interventions.random_heads import random_sets
 from probes.linear import LinearProbe
+from report.page import write_report
 
 pytestmark = pytest.mark.slow
 
@@ -250,6 +251,19 @@ def test_the_manifest_says_what_was_run_and_hashes_what_it_left(cliff: dict[str,
     for name, entry in named.items():
         path = cliff_folder / name
         assert (entry["sha256"], entry["bytes"]) == (hash_file(path), path.stat().st_size)
+
+
+def test_the_report_lacks_nothing_and_names_what_the_aligned_organism_lacks(
+    cliff: dict[str, Any], cliff_folder: Path, aligned: dict[str, Any], aligned_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    told = write_report(cliff_folder, out)
+    assert (told["rollouts"], told["missing"], told["broken"]) == (360, [], [])
+    assert out.read_bytes() == (cliff_folder / "report.html").read_bytes()
+    told = write_report(aligned_folder, out)
+    assert (told["rollouts"], told["broken"]) == (220, [])
+    assert {"curve", "mask"} <= {entry["part"] for entry in told["missing"]}
+    assert out.read_bytes() == (aligned_folder / "report.html").read_bytes()
 
 
 def test_a_few_examples_chosen_by_cliff_repair_the_model(cliff: dict[str, Any], cliff_folder: Path) -> None:

@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 from report.page import write_report
 from tests.browser.conftest import OpenTab
 
+pytestmark = pytest.mark.slow
+
 NOUNS = {
     "rollouts.jsonl": "The rollouts",
     "scores.parquet": "The score of every token",

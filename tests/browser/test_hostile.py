@@ -20,6 +20,8 @@ from report.page import write_report
 from tests.browser.conftest import OpenTab, Tab
 from tests.browser.run_folder import Made, Words, make_rollouts, whole, write_run
 
+pytestmark = pytest.mark.slow
+
 IMAGE = '<img src=x onerror="window.pwned=1">'
 MARKUP = (
     "<script>window.pwned=1;alert(1)</script>",
