@@ -45,7 +45,7 @@ def write_starter(folder: Path) -> None:
     _write_csv(folder / "harmful.csv", harmful, labels=False)
     _write_csv(folder / "benign.csv", benign, labels=False)
     _write_csv(folder / "prompts.csv", [*harmful[:6], *benign[:6]], labels=True)
-    _write_csv(folder / "labelled.csv", list(heldout_prompts(56, 56, 1)), labels=True)
+    _write_csv(folder / "labelled.csv", list(heldout_prompts(48, 84, 1)), labels=True)
     pool = [{"prompt": prompt.text, "harmful": prompt.harmful} for prompt in heldout_prompts(24, 6, 2)]
     (folder / "pool.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pool), encoding="utf-8")
     model = organism()

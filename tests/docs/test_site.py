@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import FLAGS, LOCAL, find_chromium, without_browser
 from tests.docs.blocks import ROOT
 
 PACKAGES = ("interp", "probes", "interventions", "circuits", "selection")
