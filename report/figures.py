@@ -157,7 +157,10 @@ def curve_panel(table: pd.DataFrame, name: str, title: str, unit: str, color: st
     traces = [random, *line("ranked heads", color, ranked["n_heads"], values, "circle")]
     says = f"{title} against the number of heads ablated; the numbers are below."
     return Panel(
-        f"curve-{name}", title, says, spec(traces, {"title": "heads ablated"}, {"title": unit, "rangemode": "tozero"})
+        f"curve-{name}",
+        title,
+        says,
+        spec(traces, {"title": "heads ablated"}, {"title": unit, **from_zero(table[name], unit)}),
     )
 
 
@@ -175,7 +178,7 @@ def dose_panel(table: pd.DataFrame, name: str, title: str, unit: str, color: str
         traces += made
     says = f"{title} against the dose of steering; the numbers are below."
     return Panel(
-        f"doses-{name}", title, says, spec(traces, {"title": "dose α"}, {"title": unit, "rangemode": "tozero"})
+        f"doses-{name}", title, says, spec(traces, {"title": "dose α"}, {"title": unit, **from_zero(table[name], unit)})
     )
 
 
@@ -233,6 +236,13 @@ def spec(traces: list[Spec], x: Spec, y: Spec, *, grid: bool = True) -> Spec:
         axis = {"zeroline": False, "showgrid": grid, "automargin": True, **axis}
         axes[name] = {**axis, "title": {"text": axis["title"], "standoff": 8}}
     return {"data": traces, "layout": {**axes, "showlegend": False, "margin": {"l": 56, "r": 12, "t": 12, "b": 48}}}
+
+
+def from_zero(values: Any, unit: str) -> Spec:
+    """The range of an axis on which zero is seen: shares that are all nearly 0 must not look large."""
+    if unit != "share":
+        return {"rangemode": "tozero"}
+    return {"range": [-0.005, max(0.1, 1.1 * float(np.nanmax(values)))]}
 
 
 def columns(rows: pd.DataFrame, *names: str) -> np.ndarray:

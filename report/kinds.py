@@ -141,6 +141,8 @@ def _table(path: Path) -> Artefact:
     else:
         facts, columns = {}, set(schema.names)
         kind = next((kind for kind, needed in COLUMNS.items() if columns.issuperset(needed)), named(path))
+        if kind == "scores" and "token" not in columns:
+            kind = "other"  # of a guard, which scores prompts
     missing = [name for name in COLUMNS.get(kind, ()) if name not in schema.names]
     problem = f"It has no column {', '.join(missing)}." if missing else None
     return Artefact(path, kind, facts, problem)

@@ -130,7 +130,7 @@ def _told(name: str, summary: Mapping[str, Any]) -> str:
     if name == "random_mask":
         masks = _mapping(summary.get("asr")).get("random_masks") or []
         found = [value for value in map(_number, masks) if value is not None]
-        return f"{100 * min(found):.1f}–{100 * max(found):.1f} % over {len(found)} masks" if found else ""
+        return f"{100 * min(found):.1f}–{100 * max(found):.1f}\u00a0% over {len(found)} masks" if found else ""
     if name == "steered_random" and (n := _mapping(summary.get("steering")).get("n_control")):
         return f"of {n} prompts"
     return ""

@@ -209,13 +209,21 @@ def name_answers(run: Run, files: Mapping[str, dict[str, Rollout]]) -> None:
     run.answers[BASE], run.sources[BASE] = files[own], own
     for name, rollouts in files.items():
         shared = {id: rollout for id, rollout in rollouts.items() if id in files[own]}
-        texts = ((rollout, files[own][id]) for id, rollout in shared.items())
         if name == own:
             continue
-        if any((a.thinking, a.response) != (b.thinking, b.response) for a, b in texts):
+        if any(
+            (r.thinking, r.response) != (files[own][id].thinking, files[own][id].response) for id, r in shared.items()
+        ):
             called = name.removesuffix(".jsonl").removeprefix("rollouts-")
             run.answers[called], run.sources[called] = shared, name
-        elif len(shared) < len(rollouts):
+            continue
+        # The same answers, as those of one kind or with a judge's verdicts.
+        base = run.answers[BASE]
+        judged = {id: r for id, r in shared.items() if base[id].refused is None and r.refused is not None}
+        run.answers[BASE] = base | judged
+        if judged:
+            run.notes.append(f"{len(judged)} verdicts are those of {name}.")
+        if len(shared) < len(rollouts):
             run.notes.append(f"{name} holds rollouts of other prompts than {own}; the explorer shows the latter.")
 
 

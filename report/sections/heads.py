@@ -102,7 +102,7 @@ def evidence(run: Run) -> str:
         return f"None of {counted(len(table.rows), 'head')} is a suppression head by {method}."
     some = [
         f"{r['name']} (score {small(r['score'])}{between(r['low'], r['high'], small)}, q = {small(r['q'])}"
-        + (f", {100 * r['share']:.0f} % of what is to be explained)" if pd.notna(r.get("share")) else ")")
+        + (f", {100 * r['share']:.0f}\u00a0% of what is to be explained)" if pd.notna(r.get("share")) else ")")
         for _, r in mine.head(3).iterrows()
     ]
     more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""

@@ -87,7 +87,7 @@ def small(value: Any) -> str:
 def percent(value: Any) -> str:
     """A share."""
     value = real(value)
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def between(low: Any, high: Any, show: Any = number) -> str:

@@ -10,6 +10,7 @@ CONTROLS = {
     "shuffled": "AUROC with shuffled labels",
     "held_out_category": "AUROC on held-out categories",
 }
+METHODS = {"logistic": "logistic regression", "mean-difference": "the difference of means"}
 SHORT = {"real": "held out", "shuffled": "shuffled labels", "held_out_category": "held-out categories"}
 
 
@@ -20,7 +21,8 @@ def build(run: Run) -> Section:
     probe = run.object("probe")
     if probe:
         where = f"layer {probe.get('layer')} at {probe.get('position')} ({probe.get('site')})"
-        section.paragraphs.append(f"The probe reads {where}; it was fitted by {probe.get('method')}.")
+        how = METHODS.get(str(probe.get("method")), probe.get("method"))
+        section.paragraphs.append(f"The probe reads {where}; it was fitted by {how}.")
     elif not run.of("probe"):
         section.problems.append(missing("probe"))
     if table is None:

@@ -1,6 +1,7 @@
 """Prompts, ids, categories and model names that try to be more than text change nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [rollout(n, prompt=text, thinking=f"thinking {text} of it") for n, text in enumerate(HOSTILE)]
     made += [rollout(n) for n in range(len(HOSTILE), 18)]
     made = [
-        r.__class__(
-            f"{r.id} {r.prompt}"[:60], r.prompt, r.thinking, f"{r.response} {r.prompt}", r.harmful, r.prompt, r.refused
-        )
-        for r in made
+        replace(r, id=f"{r.id} {r.prompt}"[:60], response=f"{r.response} {r.prompt}", category=r.prompt) for r in made
     ]
     folder = write_run(tmp_path_factory.mktemp("hostile"), made)
     for name in ("summary.json", "run.json", "cliff.json"):
@@ -130,11 +128,11 @@ def test_the_scripts_set_text_only_as_text() -> None:
 
 
 def test_ids_that_are_names_of_objects(tmp_path: Path) -> None:
-    made = [r.__class__(id, r.prompt, r.thinking, r.response, r.harmful, "constructor", r.refused)
-            for id, r in zip(("__proto__", "constructor", "toString"), (rollout(n) for n in range(3)), strict=True)]  # fmt: skip
+    names = ("__proto__", "constructor", "toString")
+    made = [replace(rollout(n), id=name, category="constructor") for n, name in enumerate(names)]
     write_rollouts(tmp_path / "rollouts.jsonl", made)
     token_scores(made).to_parquet(tmp_path / "scores.parquet", index=False)
     cliff_table(made).to_parquet(tmp_path / "cliff.parquet", index=False)
     write_report(tmp_path, tmp_path / "report.html")
     data = Page((tmp_path / "report.html").read_text(encoding="utf-8")).data("explorer")
-    assert set(data["index"]["base"]) == {"__proto__", "constructor", "toString"}
+    assert set(data["index"]["base"]) == set(names)

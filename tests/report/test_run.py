@@ -1,8 +1,10 @@
 """What is in a folder, whatever its files are called."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from circuits.curve import COLUMNS as CURVE
@@ -12,7 +14,7 @@ from interp.rollouts import write_rollouts
 from interventions.dose.response import COLUMNS as DOSES
 from report.kinds import COLUMNS, FORMATS
 from report.run import BASE, read_run
-from tests.report.material import formatted, heads_table, masked, rollouts, token_scores, write_run
+from tests.report.material import formatted, heads_table, rollouts, token_scores, write_run
 
 
 def test_a_report_asks_for_columns_that_the_tables_have() -> None:
@@ -51,20 +53,37 @@ def test_parts_of_the_rollouts_are_no_other_answers(tmp_path: Path) -> None:
     assert list(run.answers) == [BASE, "masked"] and run.notes == []
 
 
+def test_verdicts_of_a_judge_are_taken_for_the_answers_that_have_none(tmp_path: Path) -> None:
+    made = rollouts()
+    write_rollouts(tmp_path / "judged.jsonl", made)
+    write_rollouts(tmp_path / "rollouts.jsonl", [replace(r, refused=None) if r.id != "r0" else r for r in made])
+    run = read_run(tmp_path)
+    assert list(run.answers) == [BASE] and list(run.answers[BASE].values()) == made
+    assert run.notes == ["11 verdicts are those of judged.jsonl."]
+
+
 def test_without_the_usual_name_the_rollouts_are_those_of_the_cliff(tmp_path: Path) -> None:
     write_run(tmp_path)
     (tmp_path / "rollouts.jsonl").rename(tmp_path / "z.jsonl")
-    write_rollouts(tmp_path / "a.jsonl", [r.__class__(f"other-{r.id}", r.prompt, "", "") for r in rollouts(20)])
+    write_rollouts(tmp_path / "a.jsonl", [replace(r, id=f"other-{r.id}") for r in rollouts(20)])
     (tmp_path / "rollouts-masked.jsonl").unlink()
     run = read_run(tmp_path)
     assert run.sources == {BASE: "z.jsonl"}
     assert run.notes == ["a.jsonl holds rollouts of other prompts than z.jsonl; the explorer shows the latter."]
 
 
+def test_the_scores_of_a_guard_are_no_scores_of_tokens(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    guarded = pd.DataFrame({"id": ["r0"], "prompt": ["x"], "score": [0.5]})
+    guarded.to_parquet(tmp_path / "scores-guard.parquet", index=False)
+    run = read_run(tmp_path)
+    assert run.broken == [] and set(run.scores) == {BASE, "masked"}
+
+
 def test_scores_of_other_texts_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
-    other = [r.__class__(r.id, r.prompt, r.thinking, f"Different {r.id}") for r in rollouts()]
-    token_scores([r for r in masked(other)]).to_parquet(tmp_path / "scores-masked.parquet", index=False)
+    other = [replace(r, response=f"Different {r.id}") for r in rollouts()]
+    token_scores(other).to_parquet(tmp_path / "scores-masked.parquet", index=False)
     run = read_run(tmp_path)
     assert set(run.scores) == {BASE}
     (problem,) = run.broken
