@@ -140,7 +140,7 @@ def open_tab(browser: Any) -> Iterator[OpenTab]:
 
 @pytest.fixture(scope="session")
 def rollouts() -> list[Made]:
-    return make_rollouts(40)
+    return make_rollouts(40, thinking_words=120)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,24 @@ def test_nothing_sticks_out(open_tab: OpenTab, report: Path, pictures: Path, wid
     assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (820, 600), (1400, 800)])
+def test_the_edge_is_in_view_after_the_jump(open_tab: OpenTab, report: Path, width: int, height: int) -> None:
+    page = open_tab(report, viewport={"width": width, "height": height}, reduced_motion="reduce").page
+    page.locator("#rollouts tbody tr button").first.click()
+    page.locator("#sides .token").first.wait_for()
+    page.click("#to-edge")
+    edge = page.locator("#sides .side").first.locator(".token.edge")
+    expect(edge).to_be_in_viewport()
+    # Seen, not only inside the window: neither scrolled out of its box nor behind what sticks to the bottom.
+    hit = edge.evaluate(
+        """token => {
+            const box = token.getBoundingClientRect();
+            return document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2) === token;
+        }"""
+    )
+    assert hit and "the edge" in page.locator("#readout").inner_text()
+
+
 def test_buttons_are_large_enough_for_a_finger(open_tab: OpenTab, report: Path) -> None:
     page = open_tab(report, width=WIDTHS["phone"], has_touch=True).page
     page.locator("#rollouts tbody tr button").first.tap()
