@@ -87,7 +87,7 @@ class Trajectory(Drawn):
             return Words(title, f"{len(self.transcript):,} tokens, without thinking that closes")
         edge = float(self.scores[self.transcript.edge])
         head = f"plateau {plateau[0]:.2f}, edge {edge:.2f}, cliff {plateau[0] - edge:.2f}"
-        thinking, close = self.scores[self.thinking], self.scores[self.close]
+        thinking, close = self.scores[self.thinking].tolist(), self.scores[self.close].tolist()
         alt = f"Refusal score of {self.transcript.id} at every token: {head}."
         return Words(title, head, (f"thinking {bars(thinking)} close {bars(close)}",), alt=alt)
 

@@ -43,7 +43,7 @@ def template() -> "go.layout.Template":
         "tickcolor": band(INK, 0.7),
         "ticks": "outside",
         "ticklen": 4,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 13}},
         "zeroline": False,
         "zerolinecolor": band(INK, 0.7),
     }

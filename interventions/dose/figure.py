@@ -101,7 +101,7 @@ def _figure(response: DoseResponse, layers: Sequence[int], found: SmallestDose |
 def _laid_out(figure: "go.Figure", response: DoseResponse, n_layers: int) -> "go.Figure":
     options = response.facts["options"]
     for row, title in enumerate(_ROWS, start=1):
-        figure.update_yaxes(title_text=title, row=row, col=1)
+        figure.update_yaxes(title={"text": title, "font": {"size": 11}}, row=row, col=1)
     for row in (1, 2):
         figure.update_yaxes(tickformat=".0%", range=[-0.04, 1.04], row=row)
     figure.update_yaxes(range=_range(response.table, "kl_benign"), row=3)

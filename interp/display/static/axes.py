@@ -223,7 +223,7 @@ def _dress(panel: Panel, which: str) -> None:
     else:
         axis.set_major_locator(MaxNLocator(nbins=min(6, said.get("nticks") or 6), steps=[1, 2, 2.5, 5, 10]))
     if labels is not None:
-        axis.set_major_formatter(FuncFormatter(_named(list(axis.get_major_locator()()), labels)))
+        axis.set_major_formatter(FuncFormatter(_named([float(place) for place in axis.get_major_locator()()], labels)))
     else:
         axis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, said.get("tickformat"))))
     _lines(panel, axis, said, which)
@@ -238,7 +238,7 @@ def _dress(panel: Panel, which: str) -> None:
 def _named(places: list[float], labels: list[str]) -> Any:
     """A formatter that knows the label of each place."""
 
-    def name(value: float, _: int | None) -> str:
+    def name(value: Any, _: int | None) -> str:
         near = [text for place, text in zip(places, labels, strict=False) if abs(place - value) < 1e-6]
         return near[0] if near else ""
 
