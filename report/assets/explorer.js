@@ -164,7 +164,7 @@
     at("rollout").hidden = false;
     if (focus) {
       at("rollout-title").focus({ preventScroll: true });
-      at("rollout").scrollIntoView({ block: "start" });
+      at("rollout").scrollIntoView({ block: "start", behavior: "instant" });
     }
   };
 

@@ -4,6 +4,10 @@
   const SPECIAL = /^<[|｜].*[|｜]>$|^<\/?[a-z_]+>$|^\[[A-Z_/]+\]$/u;
   const { colors } = report.data;
   let made = 0;
+  // When something scrolls, a token comes under a pointer that rests: that is not pointing at it.
+  let pointer = "";
+  const place = ({ screenX, screenY }) => `${screenX} ${screenY}`;
+  addEventListener("pointermove", (event) => { pointer = place(event); }, true);
 
   const shownText = (text, spaces) => {
     const marked = text.replace(/[\n\t]/gu, (char) => HIDDEN[char] + (char === "\n" ? "\n" : ""));
@@ -112,17 +116,19 @@
       box.append(block);
     }
     let at = Math.max(0, tokens.edge);
-    const go = (to, scroll = true) => {
+    // Brings a token into view: `nearest` and `center` scroll the page too, `box` only its own box.
+    const go = (to, scroll = "nearest") => {
       elements[at].classList.remove("at");
       elements[at].setAttribute("aria-selected", "false");
       at = to;
       elements[at].classList.add("at");
       elements[at].setAttribute("aria-selected", "true");
       box.setAttribute("aria-activedescendant", elements[at].id);
-      // Only the box is scrolled: the page stays where it is.
-      if (scroll) {
+      if (scroll === "box") {
         const [outer, inner] = [box.getBoundingClientRect(), elements[at].getBoundingClientRect()];
-        if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - outer.height / 2;
+        box.scrollTop += inner.top - outer.top - outer.height / 2;
+      } else if (scroll !== "") {
+        elements[at].scrollIntoView({ block: scroll, behavior: "instant" });
       }
       say(told(tokens, at));
     };
@@ -134,24 +140,20 @@
       event.preventDefault();
       go(to);
     });
-    let pointer = "";
     box.addEventListener("pointerover", (event) => {
-      // When keys scroll the box, a token comes under a pointer that rests: that is not pointing at it.
-      const place = `${event.screenX} ${event.screenY}`;
       const found = event.target.closest(".token");
-      if (found && place !== pointer) say(told(tokens, Number(found.dataset.at)));
+      if (found && place(event) !== pointer) say(told(tokens, Number(found.dataset.at)));
     });
-    box.addEventListener("pointermove", ({ screenX, screenY }) => { pointer = `${screenX} ${screenY}`; });
     box.addEventListener("click", (event) => {
       const found = event.target.closest(".token");
-      if (found) go(Number(found.dataset.at), false);
+      if (found) go(Number(found.dataset.at), "");
     });
     const whole = report.element("div");
     whole.append(strip(tokens), box);
     whole.toEdge = (focus) => {
       if (tokens.edge < 0) return;
-      if (focus) box.focus();
-      go(tokens.edge);
+      if (focus) box.focus({ preventScroll: true });
+      go(tokens.edge, focus ? "center" : "box");
     };
     return whole;
   };

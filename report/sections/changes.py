@@ -9,6 +9,7 @@ from report.figures import dose_panel
 from report.problems import missing
 from report.rates import outcomes
 from report.run import BASE, Run
+from report.sections.heads import nothing
 from report.sections.section import Figure, Grid, Section, between, number, percent, share
 
 DOSES = (
@@ -47,7 +48,7 @@ def build(run: Run) -> Section:
         )
     if BASE not in run.answers and not run.of("rollouts"):
         section.problems.append(missing("rollouts"))
-    if len(rows) < 2:
+    if len(rows) < 2 and nothing(run) is None:
         section.problems.append(missing("masked"))
     _add_selection(run, section)
     if (doses := run.table("doses")) is not None:

@@ -35,18 +35,20 @@ def build(run: Run) -> Section:
     """The section."""
     section = Section("heads", "Which heads push", problems=run.of("heads", "curve", "mask"))
     tables = ranked(run)
-    if tables:
+    if words := evidence(run):
+        section.paragraphs.append(words)
+    # Where there was nothing to explain, no head has a score.
+    scored = [table for table in tables if table.rows["score"].notna().any()]
+    if scored:
         views = []
-        for table in tables:
+        for table in scored:
             method, rows = _method(table), table.rows
             title = f"Heads by {method}: {UNITS.get(method, 'score')}"
             views.append((method, [head_panel(rows, method, title, named(rows))]))
             section.grids.append(_first(rows, method))
         caption = "Orange suppresses refusal, blue promotes it; framed are the heads that are named, with evidence."
         section.figures.append(Figure("head-grid", caption, views, "Method"))
-        if words := evidence(run):
-            section.paragraphs.append(words)
-    elif not run.of("heads"):
+    elif not tables and not run.of("heads"):
         section.problems.append(missing("heads"))
     _add_mask(run, section)
     _add_curve(run, section)
@@ -93,10 +95,8 @@ def evidence(run: Run) -> str:
     if not tables:
         return ""
     table, method = tables[0], _method(tables[0])
-    facts: Any = table.facts.get("facts")
-    nothing = facts.get("nothing") if isinstance(facts, dict) else None
-    if nothing:
-        return f"No head is named: {nothing}."
+    if (reason := nothing(run)) is not None:
+        return f"Nothing to explain, and no head is named: {reason}."
     mine = table.rows[table.rows["suppresses"].astype(bool)].sort_values("rank")
     if mine.empty:
         return f"None of {counted(len(table.rows), 'head')} is a suppression head by {method}."
@@ -116,10 +116,18 @@ def evidence(run: Run) -> str:
     return f"{words}."
 
 
+def nothing(run: Run) -> str | None:
+    """Why there was nothing to explain by any head; `None` where there was something, or no table tells."""
+    tables = ranked(run)
+    facts: Any = tables[0].facts.get("facts") if tables else None
+    reason = facts.get("nothing") if isinstance(facts, dict) else None
+    return str(reason) if reason else None
+
+
 def _add_mask(run: Run, section: Section) -> None:
     mask = run.object("mask")
     if not mask:
-        if not run.of("mask"):
+        if not run.of("mask") and nothing(run) is None:
             section.problems.append(missing("mask"))
         return
     facts: Any = mask.get("facts")
@@ -133,7 +141,7 @@ def _add_mask(run: Run, section: Section) -> None:
 def _add_curve(run: Run, section: Section) -> None:
     table = run.table("curve")
     if table is None:
-        if not run.of("curve"):
+        if not run.of("curve") and nothing(run) is None:
             section.problems.append(missing("curve"))
         return
     rows = table.rows

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -159,6 +160,22 @@ def test_other_damage(whole: Path, tmp_path: Path, spoil: Callable[[Path], str])
     folder = shutil.copytree(whole, tmp_path / "run")
     said = spoil(folder)
     assert said in report(folder)[1].words
+
+
+def test_where_there_is_nothing_to_explain_nothing_is_missing(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    for name in ("mask.safetensors", "curve.parquet", "rollouts-masked.jsonl", "scores-masked.parquet"):
+        (folder / name).unlink()
+    (folder / "summary.json").unlink()
+    (folder / "eval-folded.json").unlink()
+    none = heads_table().assign(score=np.nan, low=np.nan, high=np.nan, q=np.nan, share=np.nan, suppresses=False)
+    facts = {"nothing": "the model answered none of the 8 harmful prompts"}
+    for method in ("ablation", "attribution"):
+        formatted("heads", none, folder / f"heads-{method}.parquet", method=method, facts=facts)
+    told, page = report(folder)
+    assert told["missing"] == told["broken"] == []
+    assert "Nothing to explain, and no head is named: the model answered none of the 8 harmful prompts." in page.words
+    assert not [name for name in page.data("figures") if name.startswith("heads")]
 
 
 def test_a_folder_with_rollouts_only(whole: Path, tmp_path: Path) -> None:
