@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Empty is off: without bytecode on disk each of many processes would compile the packages anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo docs notebooks test fast lint format clean
 
