@@ -43,7 +43,7 @@ def outcomes_of(run: Run) -> dict[str, str]:
 
 def _add_layers(layers: pd.DataFrame, section: Section) -> None:
     caption = "Plateau less edge under a probe of each layer; the cliff of complied rollouts should stand apart."
-    legend = [(outcome, NAMES[outcome]) for outcome in COLORS]
+    legend = [(outcome, NAMES[outcome]) for outcome in COLORS if outcome in set(layers["outcome"])]
     section.figures.append(Figure("layers", caption, [("", [layer_panel(layers)])], legend=legend))
     rows = [
         (
