@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from interp.display.shown import Shown, Words
 from interp.errors import CliffscopeError
 from interp.fitted_files import fitted_metadata, read_fitted
 from interp.models.fingerprint import require_same_model
@@ -30,8 +31,8 @@ VERSION = "1"
 Method = Literal["logistic", "mean-difference"]
 
 
-@dataclass(frozen=True, eq=False)
-class LinearProbe:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearProbe(Shown):
     """A fitted probe: logit(h) = weight · h + bias.
 
     Attributes:
@@ -179,6 +180,17 @@ class LinearProbe:
         """
         advice = "fit one for this model"
         require_same_model("probe", self.model, self.fingerprint, fingerprint, name, advice)
+
+    def words(self) -> Words:
+        """Where it reads, and its held-out figures beside those of its controls."""
+        rows: list[list[object]] = [["held out", "value", "95 %"]]
+        for name in ("auroc", "auroc_shuffled", "auroc_held_out_category", "accuracy", "ece"):
+            if isinstance(value := self.training.get(name), float):
+                low, high = (self.training.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
+                rows.append([name.replace("_", " "), value, None if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"])
+        where = f"{self.site or 'no site'} at {self.position or 'no position'}"
+        head = f"{where}, {self.method}, d_model {self.d_model:,}"
+        return Words(f"Probe for {self.model or 'an unnamed model'}", head, rows=rows if len(rows) > 1 else ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the probe as safetensors, atomically; equal probes give equal bytes.

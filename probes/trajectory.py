@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from interp.display.shown import Drawn, Words, in_html, picture
+from interp.display.shown import Drawn, Shown, Words, in_html, picture
 from interp.display.text import bars
 from interp.errors import CliffscopeError
 from interp.models.batching import Batch
@@ -183,8 +183,8 @@ def score_tokens(
             yield row, logits
 
 
-@dataclass(frozen=True)
-class MeanTrajectory:
+@dataclass(frozen=True, repr=False)
+class MeanTrajectory(Shown):
     """The mean score of several rollouts along the thinking and over the close tokens.
 
     Attributes:
@@ -201,6 +201,12 @@ class MeanTrajectory:
     mean: Float[np.ndarray, " point"]
     low: Float[np.ndarray, " point"]
     high: Float[np.ndarray, " point"]
+
+    def words(self) -> Words:
+        """The mean scores as bars: along the thinking, and over the close tokens."""
+        thinking, close = self.mean[:GRID].tolist(), self.mean[GRID:].tolist()
+        head = f"{self.n:,} rollouts, edge {close[-1]:.2f}" if close else f"{self.n:,} rollouts"
+        return Words("Mean trajectory", head, (f"thinking {bars(thinking)} close {bars(close)}",))
 
 
 def align(trajectory: Trajectory, n_close: int) -> Float[np.ndarray, " point"]:

@@ -47,7 +47,8 @@ def _add_cliffs(figure: "go.Figure", selection: Selection) -> None:
     edges = np.linspace(-1, 1, N_BINS + 1)
     middle = (edges[:-1] + edges[1:]) / 2
     pool = [score for score in _pool(selection) if score.cliff is not None]
-    chosen, _ = np.histogram([score.cliff for score in selection.choice.scores if score.cliff is not None], edges)
+    cliffs = np.array([score.cliff for score in selection.choice.scores if score.cliff is not None], dtype=np.float64)
+    chosen, _ = np.histogram(cliffs, edges)
     bars = {"color": band(INK, 0.45), "line": {"width": 0}}
     figure.add_trace(
         go.Bar(x=middle, y=_positive(chosen), width=2 / N_BINS, marker=bars, name="chosen", hovertemplate="%{y}"),
@@ -55,7 +56,8 @@ def _add_cliffs(figure: "go.Figure", selection: Selection) -> None:
         col=1,
     )
     for outcome in dict.fromkeys(score.outcome for score in pool):
-        counts, _ = np.histogram([score.cliff for score in pool if score.outcome == outcome], edges)
+        mine = np.array([score.cliff for score in pool if score.outcome == outcome], dtype=np.float64)
+        counts, _ = np.histogram(mine, edges)
         line = {"color": COLORS.get(outcome, CONTROL), "width": 2, "shape": "hvh"}
         shown = NAMES.get(outcome, caption(outcome))
         figure.add_trace(

@@ -13,12 +13,12 @@ def interval_band(x: ArrayLike, low: ArrayLike, high: ArrayLike, fill: str) -> "
     """An interval along a line, as a filled outline without a name; points without an interval are left out."""
     import plotly.graph_objects as go
 
-    x, low, high = (np.asarray(values) for values in (x, low, high))
-    known = ~(np.isnan(np.asarray(low, dtype=float)) | np.isnan(np.asarray(high, dtype=float)))
-    x, low, high = x[known], low[known], high[known]
+    bounds = np.asarray([low, high], dtype=np.float64)
+    known = ~np.isnan(bounds).any(axis=0)
+    along, (lowest, highest) = np.asarray(x)[known], bounds[:, known]
     return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
+        x=np.concatenate([along, along[::-1]]),
+        y=np.concatenate([highest, lowest[::-1]]),
         mode="lines",
         fill="toself",
         fillcolor=fill,

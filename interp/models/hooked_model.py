@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display.shown import Shown, Words
 from interp.errors import CliffscopeError
 from interp.models.capture import Capture, capture, logits
 from interp.models.generation import generate
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from interp.models.interop.transformer_lens import BridgePass, TransformerLensHook
 
 
-class HookedModel:
+class HookedModel(Shown):
     """Wraps a Hugging Face causal LM in place: no weight is copied or converted, attention stays as it was loaded.
 
     Sites carry TransformerLens' names and positions are named as in `Transcript.position`. Heads are query heads.
@@ -73,6 +74,12 @@ class HookedModel:
         """
         hf, tokenizer = load_checkpoint(name_or_path, device, dtype, revision, attn_implementation, trust_remote_code)
         return cls(hf, tokenizer, name=name_or_path)
+
+    def words(self) -> Words:
+        """Its architecture and sizes; `cliffscope inspect` says more."""
+        sizes = f"{self.n_layers} layers × {self.n_heads} heads, d_model {self.d_model:,}"
+        kind = str(self.dtype).removeprefix("torch.")
+        return Words(f"Model {self.name}", f"{self.places.architecture}, {sizes}, {kind} on {self.device}")
 
     @property
     def device(self) -> torch.device:

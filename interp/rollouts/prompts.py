@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, overload
 
+from interp.display.shown import Shown, Words
+from interp.display.text import shortened
 from interp.errors import CliffscopeError
 from interp.rollouts.prompt_files import Table, open_table
 from interp.rollouts.rollout import Rollout, check_unicode
@@ -62,8 +64,8 @@ class Prompt:
         )
 
 
-@dataclass(frozen=True)
-class PromptSet(Sequence[Prompt]):
+@dataclass(frozen=True, repr=False)
+class PromptSet(Shown, Sequence[Prompt]):
     """Prompts in a fixed order, with different ids.
 
     Attributes:
@@ -93,6 +95,16 @@ class PromptSet(Sequence[Prompt]):
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self.prompts)
+
+    def words(self) -> Words:
+        """How many of each kind there are, and the first few."""
+        kinds = Counter({True: "harmful", False: "benign", None: "without a label"}[p.harmful] for p in self)
+        head = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) or "empty"
+        rows: list[list[object]] = [["id", "category", "prompt"]]
+        rows += [[shortened(p.id, 32), p.category, shortened(p.text, 60)] for p in self.prompts[:6]]
+        if len(self) > 6:
+            rows.append([f"… {len(self) - 6:,} more", "", ""])
+        return Words(f"Prompts of {self.source or 'no source'}", head, rows=rows)
 
     @property
     def fingerprint(self) -> str:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display.shown import Shown, Words
 from interp.errors import CliffscopeError
 from interp.fitted_files import fitted_metadata, read_fitted
 from interp.models.fingerprint import require_same_model
@@ -26,8 +27,8 @@ _ORTHONORMAL = 1e-4
 """Largest error of a basis' Gram matrix: float32 rounding at any width stays far below it."""
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(Shown):
     """Orthonormal vectors in activation space, with the size of one step along them.
 
     Attributes:
@@ -188,6 +189,14 @@ class Direction:
                 f"direction: of width {self.d_model}, and {name} has width {fingerprint['d_model']}; "
                 "fit one for this model."
             )
+
+    def words(self) -> Words:
+        """What it stands for, how it was found, and where it belongs."""
+        k, d_model = self.basis.shape
+        kind = "Direction" if k == 1 else f"Subspace of {k} directions"
+        where = f"{self.site or 'no site'} at {self.position or 'no position'}"
+        head = f"{self.kind} by {self.method}, {where}, d_model {d_model:,}, one step {self.scale:.3g}"
+        return Words(f"{kind} for {self.model or 'an unnamed model'}", head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the direction as safetensors, atomically; equal directions give equal bytes.

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp.display.palette import INK
 from interp.display.static.reading import POINT, Json, color, formatted, plain, unknown, values
-from interp.display.static.texts import font, quiet
+from interp.display.static.texts import font
 
 
 @dataclass
@@ -110,17 +110,14 @@ class Panels:
         for panel in self:
             for which in ("x", "y"):
                 _dress(panel, which)
-        for which in (0, 1):
-            self._share_ranges(which)
+        for number in (0, 1):
+            self._share_ranges(number)
             for panel in self:
-                _set_range(panel, "xy"[which], self._range(panel, which))
+                _set_range(panel, "xy"[number], self._range(panel, number))
 
     def settle(self, renderer: Any) -> None:
         """Slants the labels of ticks where the figure says so, and where they would run into one another."""
         for panel in self:
-            for axis in (panel.ax.xaxis, panel.ax.yaxis):
-                for label in axis.get_ticklabels():
-                    quiet(label)
             angle = panel.x.get("tickangle")
             if isinstance(angle, int | float):
                 turn(panel.ax.xaxis, -float(angle))
@@ -230,8 +227,7 @@ def _dress(panel: Panel, which: str) -> None:
     _labels(axis, said, layout, which)
     title = said.get("title") or {}
     if title.get("text"):
-        text = axis.set_label_text(plain(title["text"]), **font(title.get("font"), layout))
-        quiet(text)
+        axis.set_label_text(plain(title["text"]), **font(title.get("font"), layout))
         axis.labelpad = float(title.get("standoff", 6)) * POINT
 
 

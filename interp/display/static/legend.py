@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from interp.display.static.reading import DPI, Json, color, plain
-from interp.display.static.texts import font, quiet
+from interp.display.static.texts import font
 from interp.display.static.traces import hue, line_style, marker_style, modes
 
 
@@ -32,8 +32,6 @@ def legend_of(drawn: Any, traces: Sequence[Json], layout: Json, size: tuple[int,
             labelcolor=look["color"],
             prop={"size": look["fontsize"], "family": "DejaVu Sans"},
         )
-        for text in legend.get_texts():
-            quiet(text)
         box = legend.get_window_extent(drawn.canvas.get_renderer())
         scale = drawn.dpi / DPI
         if box.width / scale <= size[0] - 16 or columns == 1:
@@ -66,6 +64,6 @@ def _handle(trace: Json) -> Any:
     face = face[0] if isinstance(face, list) else face
     open_ = marker.get("facecolors") == "none"
     size = marker["s"] ** 0.5
-    look = {"marker": marker["marker"], "markersize": float(size if getattr(size, "ndim", 0) == 0 else size[0])}
-    edges = {"markerfacecolor": "none" if open_ else face, "markeredgecolor": face}
+    look: Json = {"marker": marker["marker"], "markersize": float(size if getattr(size, "ndim", 0) == 0 else size[0])}
+    edges: Json = {"markerfacecolor": "none" if open_ else face, "markeredgecolor": face}
     return Line2D([], [], **line, **look, **edges, markeredgewidth=1.2 if open_ or marker["marker"] in "x+|_" else 0)

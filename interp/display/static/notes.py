@@ -8,7 +8,7 @@ from interp.display.palette import INK
 from interp.display.static.axes import Panels
 from interp.display.static.reading import POINT, Json, color, merged, plain
 from interp.display.static.shapes import place_in
-from interp.display.static.texts import font, quiet
+from interp.display.static.texts import font
 
 _THIRD = 1 / 3
 
@@ -51,7 +51,7 @@ def _draw(panels: Panels, note: Json, layout: Json) -> Any:
         arrowprops={"arrowstyle": "->", "color": color(note.get("arrowcolor", INK)), "lw": 0.9} if arrow else None,
         **look,
     )
-    return quiet(text)
+    return text
 
 
 def _place(panels: Panels, reference: str, value: Any) -> float:

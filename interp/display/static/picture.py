@@ -72,13 +72,13 @@ def _draw(drawn: Any, traces: list[Json], layout: Json, size: tuple[int, int]) -
     room = (title_of(drawn, layout, size), legend_of(drawn, traces, layout, size))
     margins = {"left": 60.0, "right": 30.0, "top": room[0] + 20.0, "bottom": room[1] + 50.0}
     renderer = drawn.canvas.get_renderer()
-    # Thrice, as how much room ticks need depends a little on the size of the panels.
-    for number in range(4):
+    # Twice, as how much room ticks need depends a little on the size of the panels.
+    for number in range(3):
         width = size[0] - margins["left"] - margins["right"]
         height = size[1] - margins["top"] - margins["bottom"]
         panels.place(margins["left"], margins["bottom"], max(20.0, width), max(20.0, height))
         panels.settle(renderer)
-        if number < 3:
+        if number < 2:
             _grow(margins, _extents(panels, notes, renderer), room, size)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from interp.display.palette import INK
 from interp.display.static.axes import Panels
 from interp.display.static.reading import POINT, Json, color, merged, plain, unknown
-from interp.display.static.texts import font, quiet
+from interp.display.static.texts import font
 from interp.display.static.traces import dash
 
 
@@ -68,4 +68,4 @@ def _label(host: Any, transform: Any, shape: Json, words: str, layout: Json) -> 
     y = {"top": high_y, "bottom": low_y, "center": (low_y + high_y) / 2}[vertical]
     align = {"left": "left", "start": "left", "right": "right", "end": "right", "center": "center"}[horizontal]
     look = font(shape["label"].get("font"), layout)
-    quiet(host.text(x, y, f" {words} ", transform=transform, ha=align, va=vertical, zorder=3.5, **look))
+    host.text(x, y, f" {words} ", transform=transform, ha=align, va=vertical, zorder=3.5, **look)

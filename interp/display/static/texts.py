@@ -5,16 +5,17 @@ from typing import Any
 from interp.display.palette import INK
 from interp.display.static.reading import POINT, Json, color, plain
 
-RC = {
+RC: Any = {
     # matplotlib brings these, so that a picture is the same on every machine, whatever its own settings are.
     "font.family": ["DejaVu Sans"],
     "font.sans-serif": ["DejaVu Sans"],
     "font.monospace": ["DejaVu Sans Mono"],
     "axes.unicode_minus": True,
     "path.simplify": True,
-    "text.usetex": False,
-    "svg.fonttype": "path",
     "path.effects": [],
+    "text.usetex": False,
+    # A dollar sign is a dollar sign.
+    "text.parse_math": False,
     "figure.autolayout": False,
     "figure.constrained_layout.use": False,
 }
@@ -35,12 +36,6 @@ def font(style: Json | None, layout: Json, size: float | None = None) -> Json:
     }
 
 
-def quiet(text: Any) -> Any:
-    """A text in which `$` is a dollar sign; returns it."""
-    text.set_parse_math(False)
-    return text
-
-
 def title_of(drawn: Any, layout: Json, size: tuple[int, int]) -> float:
     """Writes the title at the upper left, the lines after its first smaller; returns its height in pixels."""
     title = layout.get("title", {})
@@ -53,7 +48,7 @@ def title_of(drawn: Any, layout: Json, size: tuple[int, int]) -> float:
     for number, line in enumerate([first, *rest]):
         look = font(style if number == 0 else {}, layout, 16 if number == 0 else 12)
         where = (10 / size[0], 1 - top / size[1])
-        text = quiet(drawn.text(*where, line, va="top", ha="left", **look))
+        text = drawn.text(*where, line, va="top", ha="left", **look)
         top += _fitted(drawn, text, line, size[0] - 20) + 4
     return top + 4
 

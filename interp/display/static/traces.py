@@ -9,7 +9,7 @@ import numpy as np
 from interp.display.palette import INK
 from interp.display.static.axes import Panel, Panels
 from interp.display.static.reading import POINT, Json, color, formatted, numbers, plain, unknown, values
-from interp.display.static.texts import font, quiet
+from interp.display.static.texts import font
 
 SYMBOLS = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "triangle-left": "<",
@@ -186,7 +186,7 @@ def _point_texts(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray, layout
     align = {"ha": _ANCHORS[horizontal], "va": {"top": "bottom", "middle": "center", "bottom": "top"}[vertical]}
     for place_x, place_y, text in zip(x, y, texts, strict=False):
         if not (np.isnan(place_x) or np.isnan(place_y)):
-            quiet(panel.ax.text(place_x, place_y, plain(text), **align, **font(trace.get("textfont"), layout)))
+            panel.ax.text(place_x, place_y, plain(text), **align, **font(trace.get("textfont"), layout))
 
 
 def _bar(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layout: Json) -> None:
@@ -302,7 +302,7 @@ def _color_bar(panels: Panels, panel: Panel, trace: Json, scale: Any, norm: Any,
     ax.tick_params(labelsize=look["fontsize"], labelcolor=look["color"], color=color(INK), width=0.8, length=2.5, pad=3)
     title = said.get("title") or {}
     if words := plain(title if isinstance(title, str) else title.get("text")):
-        quiet(ax.yaxis.set_label_text(words, **font(None, layout, 12)))
+        ax.yaxis.set_label_text(words, **font(None, layout, 12))
         ax.yaxis.label.set_rotation(270)
         ax.yaxis.label.set_va("bottom")
     panel.bar = (ax, 12.0, float(said.get("thickness", 16)))

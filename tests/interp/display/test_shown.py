@@ -175,3 +175,33 @@ def test_words_keep_their_form() -> None:
     assert (
         "&lt;a&gt;" in html and html.index("<i>inside") < html.index("<table") and re.search(r"<b>T</b>: h</p>", html)
     )
+
+
+def test_what_has_no_picture_shows_its_words() -> None:
+    import torch
+
+    from interp.rollouts.prompts import Prompt, PromptSet
+    from interventions.directions import Direction
+    from probes.linear import LinearProbe
+
+    site = {"site": "blocks.1.hook_resid_post", "position": "close:-1", "model": HOSTILE}
+    facts = {"auroc": 0.9, "auroc_low": 0.8, "auroc_high": 1.0, "auroc_shuffled": 0.5}
+    made = {
+        "prompts": PromptSet(tuple(Prompt(f"p{n}", f"{HOSTILE} {n}", harmful=n < 5) for n in range(9)), "a.csv"),
+        "probe": LinearProbe(torch.ones(8), 0.5, layer=1, training=facts, **site),
+        "direction": Direction.of(torch.ones(8), kind="refusal", method="given", **site),
+        "curve": cliff().curves["complied"],
+    }
+    for one in made.values():
+        bundle = one._repr_mimebundle_()
+        assert (
+            set(bundle) == {"text/plain", "text/html"}
+            and "tensor(" not in repr(one) + str(one)
+            and "array" not in str(one)
+        )
+        assert "\n" not in repr(one) and "<script" not in bundle["text/html"] and "\u202e" not in bundle["text/html"]
+    assert str(made["prompts"]).startswith("Prompts of a.csv: 5 harmful, 4 benign\n") and "… 3 more" in str(
+        made["prompts"]
+    )
+    assert "auroc shuffled  0.500" in str(made["probe"]) and "[0.800, 1.000]" in str(made["probe"])
+    assert "refusal by given" in repr(made["direction"]) and "9 rollouts" in repr(made["curve"])
