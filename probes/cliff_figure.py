@@ -9,11 +9,16 @@ from interp.display.palette import COLORS, CONTROL, INK, NAMES, band
 from interp.display.text import caption, label
 from interp.display.traces import interval_band
 from interp.null_runs import NULLS
-from probes.cliff import OUTCOMES, Cliff
+from probes.cliff import OUTCOMES, Cliff, Outcome
 from probes.trajectory import GRID, MeanTrajectory
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+_DRAWN: tuple[Outcome, ...] = ("benign", "refused", "complied")
+"""One above the other: complied rollouts lie on refused ones until they fall, as a thinner line."""
+_WIDTHS = {"refused": 5.0}
 
 
 def cliff_figure(cliff: Cliff) -> "go.Figure":
@@ -33,8 +38,9 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
         horizontal_spacing=0.085,
         subplot_titles=titles if has_layers else titles[:2],
     )
-    for outcome, curve in cliff.curves.items():
-        _add_curve(figure, outcome, curve)
+    for outcome in _DRAWN:
+        if outcome in cliff.curves:
+            _add_curve(figure, outcome, cliff.curves[outcome])
     if has_layers:
         _add_layers(figure, cliff)
     curves = list(cliff.curves.values())
@@ -45,8 +51,9 @@ def cliff_figure(cliff: Cliff) -> "go.Figure":
     figure.update_xaxes(tickfont={"family": MONO, "size": 13}, col=2)
     figure.update_yaxes(range=[-0.02, 1.02])
     figure.update_yaxes(title_text="refusal score", col=1)
-    if has_layers:
-        figure.update_xaxes(title_text="layer of the probe", dtick=1, col=3)
+    if has_layers and cliff.by_layer is not None:
+        every = max(1, cliff.by_layer["layer"].nunique() // 8)
+        figure.update_xaxes(title_text="layer of the probe", dtick=every, col=3)
         figure.update_yaxes(title_text="plateau − edge", range=[-1.02, 1.02], col=3)
     title = f"{caption(cliff.model)}: {cliff.verdict} (probe at {caption(cliff.site)})"
     return lay_out(figure, title, height=440, top=76)
@@ -59,7 +66,7 @@ def cliff_page(cliff: Cliff) -> str:
     return page(f"Cliff of {cliff.model}", cliff.evidence, {"cliff": cliff_figure(cliff)})
 
 
-def _add_curve(figure: "go.Figure", outcome: str, curve: MeanTrajectory) -> None:
+def _add_curve(figure: "go.Figure", outcome: Outcome, curve: MeanTrajectory) -> None:
     close = np.arange(-len(curve.close_tokens), 0)
     _add_band(figure, 1, outcome, curve.thinking, curve.mean[:GRID], curve.low[:GRID], curve.high[:GRID], curve.n)
     _add_band(figure, 2, outcome, close, curve.mean[GRID:], curve.low[GRID:], curve.high[GRID:])
@@ -67,7 +74,7 @@ def _add_curve(figure: "go.Figure", outcome: str, curve: MeanTrajectory) -> None
 
 def _add_layers(figure: "go.Figure", cliff: Cliff) -> None:
     assert cliff.by_layer is not None
-    for outcome in OUTCOMES:
+    for outcome in _DRAWN:
         mine = cliff.by_layer[cliff.by_layer["outcome"] == outcome]
         if not mine.empty:
             layer, mean, low, high = (mine[name].to_numpy() for name in ("layer", "cliff", "low", "high"))
@@ -92,7 +99,7 @@ def _add_layers(figure: "go.Figure", cliff: Cliff) -> None:
 def _add_band(
     figure: "go.Figure",
     col: int,
-    outcome: str,
+    outcome: Outcome,
     x: np.ndarray,
     mean: np.ndarray,
     low: np.ndarray,
@@ -113,7 +120,8 @@ def _add_band(
             legendgroup=outcome,
             showlegend=n is not None,
             mode="lines" if col == 1 else "lines+markers",
-            line={"color": color, "width": 2.5},
+            line={"color": color, "width": _WIDTHS.get(outcome, 2.5)},
+            legendrank=1 + OUTCOMES.index(outcome),
             hovertemplate="%{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra>" + NAMES[outcome] + "</extra>",
         ),
         row=1,

@@ -78,7 +78,7 @@ def sweep_figure(table: pd.DataFrame) -> "go.Figure":
     figure.update_yaxes(title_text="layer", dtick=max(1, len(layers) // 16), showgrid=False)
     told = "<br>".join(lines(null["sentence"]) for null in table.attrs.get("nulls") or ())
     bottom = 76 + 20 * bool(told) + 16 * told.count("<br>")
-    height = max(360, 200 + 26 * len(layers)) + bottom - 76
+    height = min(max(360, 200 + 26 * len(layers)), 900) + bottom - 76
     lay_out(figure, f"Probe sweep: {TITLES[controls[0]]}", height=height, top=90, bottom=bottom, legend=False)
     # Between the title and the cells, from the left: on a phone too.
     place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}

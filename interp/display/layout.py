@@ -122,7 +122,7 @@ def lay_out_heads(figure: "go.Figure", title: str, n_layers: int, n_heads: int) 
     every = 1 if max(n_layers, n_heads) <= 32 else 4
     figure.update_xaxes(title_text="head", dtick=every, showgrid=False, constrain="domain")
     figure.update_yaxes(title_text="layer", dtick=every, showgrid=False)
-    return lay_out(figure, title, height=max(340, 150 + 26 * n_layers), legend=False)
+    return lay_out(figure, title, height=min(max(340, 150 + 26 * n_layers), 900), legend=False)
 
 
 def colorscale(scale: Scale) -> list[list[Any]]:

@@ -29,6 +29,8 @@ def page(
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # Light or dark, as the reader has it: the figures have no background and show on both.
+        '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title></head>"
         '<body style="font-family: system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem">'
         f"{paragraphs}{''.join(plots)}{''.join(map(html_table, tables))}</body></html>\n"

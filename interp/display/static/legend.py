@@ -41,7 +41,7 @@ def legend_of(drawn: Any, traces: Sequence[Json], layout: Json, size: tuple[int,
 
 
 def _entries(traces: Sequence[Json], layout: Json) -> Iterator[tuple[Any, str]]:
-    for trace in traces:
+    for trace in sorted(traces, key=lambda trace: trace.get("legendrank", 1000)):
         if trace.get("name") and trace.get("showlegend", True) and trace["type"] != "heatmap":
             yield _handle({**trace, "_color": hue(trace, traces, layout)}), plain(trace["name"])
 

@@ -54,10 +54,11 @@ def test_a_bundle_has_words_and_a_static_picture(name: str, bundles: dict[str, d
     assert image["alt"] and len(image["alt"]) > 20 and image["width"] == "860"
     source = image["src"] or ""
     assert source.startswith("data:image/png;base64,")
-    picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.split(",")[1]))) * 255
-    assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 30 and (picture[..., 3] == 0).mean() > 0.2
+    picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.split(",")[1])))
+    picture = np.ascontiguousarray((picture * 255).round().astype(np.uint8))
+    assert len(np.unique(picture.view(np.uint32))) > 30 and (picture[..., 3] == 0).mean() > 0.2
     wanted = [int(PLANTED[name][i : i + 2], 16) for i in (1, 3, 5)]
-    assert ((np.abs(picture[..., :3] - wanted).max(-1) <= 4) & (picture[..., 3] > 250)).sum() > 40
+    assert ((np.abs(picture[..., :3].astype(int) - wanted).max(-1) <= 4) & (picture[..., 3] > 250)).sum() > 40
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -205,3 +206,20 @@ def test_what_has_no_picture_shows_its_words() -> None:
     )
     assert "auroc shuffled  0.500" in str(made["probe"]) and "[0.800, 1.000]" in str(made["probe"])
     assert "refusal by given" in repr(made["direction"]) and "9 rollouts" in repr(made["curve"])
+
+
+def test_a_large_model_is_shown_in_as_little() -> None:
+    import torch
+
+    from interventions.masks import HeadMask
+
+    scale = torch.ones(80, 64)
+    scale[torch.rand(80, 64, generator=torch.Generator().manual_seed(0)) < 0.03] = 0.0
+    bundle = HeadMask(scale, model="large")._repr_mimebundle_()
+    assert len(json.dumps(bundle)) < 150_000 and bundle["text/plain"].count("\n") < 20
+
+
+def test_a_notebook_asks_for_the_bundle() -> None:
+    formatters = pytest.importorskip("IPython.core.formatters")
+    data, _ = formatters.DisplayFormatter().format(trajectory().transcript)
+    assert set(data) == {"text/plain", "text/html"} and "<bdi" in data["text/html"]
