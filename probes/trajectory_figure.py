@@ -18,6 +18,8 @@ N_BEFORE = 14
 """Tokens before the edge that stand enlarged, with their texts."""
 N_AFTER = 3
 """Response tokens after it."""
+N_LINE = 400
+"""Most tokens whose scores are a plain line; of more, the line is faint and lies behind its running mean."""
 
 
 def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go.Figure":
@@ -44,7 +46,9 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
     color = COLORS.get(outcome or "", INK)
     n = len(transcript)
     _add_segments(figure, 1, transcript, 0, n)
-    _add_scores(figure, 1, trajectory, 0, n, color)
+    _add_scores(figure, 1, trajectory, 0, n, color if n <= N_LINE else band(color, 0.35))
+    if n > N_LINE:
+        _add_running_mean(figure, trajectory, color)
     figure.update_xaxes(title_text="token", range=[-0.5, n - 0.5], col=1)
     if edge is not None:
         first, last = max(0, edge - N_BEFORE), min(n, edge + 1 + N_AFTER)
@@ -118,6 +122,19 @@ def _add_scores(figure: "go.Figure", col: int, trajectory: Trajectory, first: in
         row=1,
         col=col,
     )
+
+
+def _add_running_mean(figure: "go.Figure", trajectory: Trajectory, color: str) -> None:
+    """The mean of each token and its neighbours; at the ends, of those that there are."""
+    import plotly.graph_objects as go
+
+    width = 2 * (len(trajectory.transcript) // 200) + 1
+    window, scores = np.ones(width), trajectory.scores.astype(float)
+    mean = np.convolve(scores, window, "same") / np.convolve(np.ones_like(scores), window, "same")
+    line = {"color": color, "width": 2}
+    name = f"mean of {width} tokens"
+    trace = go.Scatter(x=list(range(len(mean))), y=np.round(mean, 4), mode="lines", line=line, name=name)
+    figure.add_trace(trace.update(hoverinfo="skip"), row=1, col=1)
 
 
 def _mark(figure: "go.Figure", trajectory: Trajectory, edge: int) -> None:

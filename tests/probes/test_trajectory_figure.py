@@ -6,7 +6,7 @@ import pytest
 from interp.display.palette import COLORS, INK
 from probes.cliff import measure
 from probes.trajectory import Trajectory
-from probes.trajectory_figure import N_AFTER, N_BEFORE, trajectory_figure
+from probes.trajectory_figure import N_AFTER, N_BEFORE, N_LINE, trajectory_figure
 from tests.probes.transcripts import transcript
 
 
@@ -51,6 +51,14 @@ def test_segments_plateau_and_edge_are_marked() -> None:
 def test_the_line_has_the_colour_of_the_outcome(outcome: str | None, color: str) -> None:
     lines = [trace for trace in trajectory_figure(made(), outcome).data if trace.name == "refusal score"]
     assert {trace.line.color for trace in lines} == {color}
+
+
+def test_a_long_line_has_its_running_mean() -> None:
+    trajectory = made(N_LINE)
+    (mean,) = [trace for trace in trajectory_figure(trajectory).data if (trace.name or "").startswith("mean of")]
+    assert mean.name == "mean of 5 tokens"
+    np.testing.assert_allclose(mean.y[50], trajectory.scores[48:53].mean(), atol=1e-4)
+    np.testing.assert_allclose(mean.y[0], trajectory.scores[:3].mean(), atol=1e-4)
 
 
 @pytest.mark.parametrize("parts", [{"n_thinking": 0}, {"n_close": 0}])
