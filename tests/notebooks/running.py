@@ -43,5 +43,5 @@ def check(number: int, folder: Path, claims: str) -> None:
 
 
 def kinds(notebook: NotebookNode) -> list[tuple[int, str]]:
-    """Which cell shows what kinds of output."""
-    return [(number, kind) for number, kind, _ in run.texts(notebook)]
+    """Which cell shows what kinds of output; files hold the kinds of one output in another order."""
+    return sorted((number, kind) for number, kind, _ in run.texts(notebook))

@@ -37,7 +37,9 @@ def test_outputs_belong_to_the_code_and_are_all_there(path: Path) -> None:
         if cell.cell_type == "code" and isinstance(ast.parse(cell.source).body[-1], ast.Expr):
             call = ast.unparse(ast.parse(cell.source).body[-1])
             # These do something and show nothing.
-            assert cell.outputs or call.startswith(("export(", "probe.save(", "disable_progress_bar(")), call
+            assert cell.outputs or call.startswith(
+                ("export(", "probe.save(", "disable_progress_bar(", "warnings.filterwarnings(")
+            ), call
 
 
 @each
