@@ -71,9 +71,12 @@ class Panels:
         self.paper = drawn.add_axes((0, 0, 1, 1), frameon=False, zorder=-1)
         self.paper.set_axis_off()
         self._panels: dict[tuple[str, str], Panel] = {}
-        pairs = dict.fromkeys((trace.get("xaxis") or "x", trace.get("yaxis") or "y") for trace in traces)
+        self._ranges: dict[str, tuple[float, float]] = {}
+        pairs = [(trace.get("xaxis") or "x", trace.get("yaxis") or "y") for trace in traces]
+        # A panel of a grid without a trace is there too, empty.
+        empty = [(f"x{name[5:]}", axis["anchor"]) for name, axis in layout.items() if _is_grid(name, axis)]
         categories = _categories(layout, traces)
-        for x, y in pairs or {("x", "y"): None}:
+        for x, y in dict.fromkeys([*pairs, *empty] or [("x", "y")]):
             made = self._panels[x, y] = Panel(
                 drawn.add_axes((0, 0, 1, 1), facecolor="none"), self._axis(x), self._axis(y), (x, y), layout, categories
             )
@@ -141,19 +144,18 @@ class Panels:
         return name
 
     def _share_ranges(self, which: int) -> None:
-        self._found = getattr(self, "_found", {})
+        """Finds what must be seen along each axis, of all panels that share it."""
         for panel in self:
             low, high = _natural(panel, "xy"[which])
             key = self._group(panel.names[which])
-            if key in self._found:
-                low, high = min(low, self._found[key][0]), max(high, self._found[key][1])
-            self._found[key] = (low, high)
+            known = self._ranges.get(key, (low, high))
+            self._ranges[key] = (min(low, known[0]), max(high, known[1]))
 
     def _range(self, panel: Panel, which: int) -> tuple[float, float]:
         key = self._group(panel.names[which])
         axis = panel.x if which == 0 else panel.y
         own = axis.get("range") or self._axis(key).get("range")
-        low, high = self._found[key]
+        low, high = self._ranges[key]
         if own is not None:
             given = [10**v if axis.get("type") == "log" and v is not None else v for v in own]
             return (low if given[0] is None else float(given[0])), (high if given[1] is None else float(given[1]))
@@ -168,12 +170,14 @@ def _natural(panel: Panel, which: str) -> tuple[float, float]:
     if (known := panel.categories.get(panel.names[which == "y"])) is not None:
         return -0.5, len(known) - 0.5
     if axis.get("rangemode") == "tozero":
-        # Without the margin below, which the axis does not need where it ends at 0.
-        low, high = (
-            (min(0.0, low) if low < -1e-9 and panel.ax.dataLim.bounds[which == "y"] < 0 else 0.0),
-            max(0.0, high),
-        )
+        # Without the margin below, which the axis does not need where it begins at 0.
+        low, high = (low if panel.ax.dataLim.bounds[which == "y"] < 0 else 0.0), max(0.0, high)
     return float(low), float(high)
+
+
+def _is_grid(name: str, axis: Any) -> bool:
+    """Whether this is a horizontal axis that belongs to a grid of panels."""
+    return name.startswith("xaxis") and isinstance(axis, dict) and str(axis.get("anchor", "")).startswith("y")
 
 
 def _set_range(panel: Panel, which: str, found: tuple[float, float]) -> None:

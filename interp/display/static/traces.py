@@ -56,10 +56,19 @@ def line_style(trace: Json) -> Json:
     """The keywords of a trace's line."""
     line = trace.get("line", {})
     return {
-        "color": color(line.get("color") or trace.get("marker", {}).get("color") or trace["_color"]),
+        "color": color(line.get("color") or _one(trace.get("marker", {})) or trace["_color"], _opacity(trace)),
         "linewidth": float(line.get("width", 2)) * POINT,
         "linestyle": dash(line.get("dash", "solid")),
     }
+
+
+def _opacity(trace: Json) -> float:
+    return float(trace.get("opacity", 1))
+
+
+def _one(marker: Json) -> str | None:
+    """The colour of a trace's markers, where all have the same."""
+    return marker["color"] if isinstance(marker.get("color"), str) else None
 
 
 def dash(name: str) -> Any:
@@ -85,9 +94,9 @@ def _scatter(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], 
     if trace.get("connectgaps"):
         known = ~(np.isnan(x) | np.isnan(y))
         x, y = x[known], y[known]
-    shown, alpha = modes(trace), float(trace.get("opacity", 1))
+    shown = modes(trace)
     _fill(panel, trace, x, y)
-    common = {"clip_on": trace.get("cliponaxis", True), "alpha": alpha}
+    common = {"clip_on": trace.get("cliponaxis", True)}
     if "lines" in shown and trace.get("line", {}).get("width", 2):
         shape = trace.get("line", {}).get("shape", "linear")
         if shape != "linear" and shape not in STEPS:
@@ -128,7 +137,7 @@ def marker_style(trace: Json, n: int) -> Json:
         raise unknown(f"the symbol {symbol!r}")
     size = marker.get("size", 6)
     area = (numbers(size) if not isinstance(size, int | float) else np.float64(size)) * POINT
-    opacity = float(marker.get("opacity", 1))
+    opacity = float(marker.get("opacity", 1)) * _opacity(trace)
     faces = _faces(marker, trace.get("line", {}).get("color") or trace["_color"], opacity)
     style: Json = {"marker": SYMBOLS[name], "s": area**2}
     if SYMBOLS[name] in _LINES:
@@ -172,7 +181,7 @@ def _error_bars(panel: Panel, trace: Json, x: np.ndarray, y: np.ndarray) -> None
             y,
             **{f"{which}err": bounds},
             fmt="none",
-            ecolor=color(error.get("color") or trace.get("marker", {}).get("color") or trace["_color"]),
+            ecolor=color(error.get("color") or _one(trace.get("marker", {})) or trace["_color"], _opacity(trace)),
             elinewidth=float(error.get("thickness", 2)) * POINT,
             capsize=float(error.get("width", 4)) * POINT,
             capthick=float(error.get("thickness", 2)) * POINT,
@@ -203,7 +212,7 @@ def _bar(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layo
     elif not isinstance(width, int | float):
         width = numbers(width)
     marker = trace.get("marker", {})
-    look = {"color": _faces(marker, trace["_color"], float(trace.get("opacity", 1))), "zorder": 1.5}
+    look = {"color": _faces(marker, trace["_color"], _opacity(trace)), "zorder": 1.5}
     base = 0 if trace.get("base") is None else numbers(trace["base"])
     lengths = np.nan_to_num(lengths)
     if lying:

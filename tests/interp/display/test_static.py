@@ -104,6 +104,21 @@ def test_axes_are_those_of_the_figure() -> None:
     assert middle(10, type="log", range=[0, 2]) == pytest.approx(0.5, abs=0.08)
 
 
+def test_what_is_translucent_stays_so_and_an_empty_panel_has_its_axes() -> None:
+    figure = make_subplots(rows=1, cols=2)
+    line = {"color": "rgba(213,94,0,0.5)", "width": 6}
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, row=1, col=1)
+    figure.add_scatter(x=[0, 1], y=[1, 0], mode="lines", line={"color": BLUE, "width": 6}, opacity=0.5, row=1, col=1)
+    picture = pixels(small(figure))
+    assert not len(places(picture, ORANGE)) and not len(places(picture, BLUE))
+    for hue in (ORANGE, BLUE):
+        rgb = [int(hue[i : i + 2], 16) for i in (1, 3, 5)]
+        near = (np.abs(picture[..., :3] - rgb).max(-1) <= 8) & (np.abs(picture[..., 3] - 128) <= 8)
+        assert near.sum() > 60
+    right = picture[:, picture.shape[1] // 2 + 20 :]
+    assert (right[..., 3] > 0).sum() > 500
+
+
 def test_traces_that_are_not_shown_are_not_drawn() -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], line={"color": BLUE}))
     figure.add_scatter(x=[0, 1], y=[1, 0], line={"color": ORANGE, "width": 4}, visible=False)
