@@ -96,6 +96,7 @@ def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTC
     """The trainer's settings; to make them joins the processes that `torchrun` started."""
     steps = math.ceil(n_examples / options.batch_size) * options.epochs
     size, accumulated = split_batch(options)
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: options.gradient_checkpointing}  # TRL's own default is True
     # One file that is read without unpickling; the sharded form's metadata is not.
     sharding: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
     return SFTConfig(
@@ -116,7 +117,7 @@ def configuration(options: RepairOptions, n_examples: int, folder: Path) -> SFTC
         save_steps=options.checkpoint_every or math.ceil(steps / CHECKPOINTS),
         save_total_limit=2,
         bf16=computes_in_bfloat16(options),
-        **{_CHECKPOINTING: options.gradient_checkpointing},  # TRL's own default is True
+        **checkpointing,
         use_cpu=on_cpu(options),
         **(sharding if options.fsdp else {}),
         max_length=None,
