@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from scipy.special import logit
 
 from circuits.curve import AblationCurve
 from circuits.head_scores import HeadScores
@@ -219,7 +220,10 @@ def test_every_token_has_a_score_before_and_after_each_change(cliff: dict[str, A
         assert [answer.id for answer in answers] == ids == list(changed["id"].drop_duplicates())
         assert Behaviour.of(answers).asr == cliff["asr"][change]
         after = changed[changed["segment"] == "close"].groupby("id")["score"].last()
-        assert after[complied].median() >= 0.5 > edges[complied].median(), change
+        moved = float(logit(after[complied].median()) - logit(edges[complied].median()))
+        assert moved > 3, change
+        # Training moves activations: the repaired model refuses at edge scores that in the other would not be refusals.
+        assert change == "repaired" or after[complied].median() >= 0.5 > edges[complied].median(), change
 
 
 def test_steering_brings_refusal_back_and_a_random_direction_does_not(

@@ -87,7 +87,8 @@ def score(
     """Writes the refusal score at every token of the rollouts, read with the changes under which they were made.
 
     A repaired model is read by the same probe: it has the architecture and sizes that the probe was made for, and
-    another probe's scores could not be set beside these.
+    another probe's scores could not be set beside these. But training moves activations, so the score at which it
+    refuses may be another one: compare where its scores rise and fall, not their level.
     """
     from probes.scores import score_table, write_scores
 
