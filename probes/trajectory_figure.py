@@ -35,7 +35,7 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
     from plotly.subplots import make_subplots
 
     transcript, edge = trajectory.transcript, edge_of(trajectory.transcript)
-    titles = ["whole transcript"] if edge is None else ["whole transcript", "around the edge"]
+    titles = _titles(trajectory, edge)
     figure = make_subplots(
         rows=1,
         cols=len(titles),
@@ -58,7 +58,7 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
         places = list(range(first, last))
         texts = [label(shortened(transcript.tokens[place], 12)) for place in places]
         figure.update_xaxes(tickvals=places, ticktext=texts, tickangle=-60, tickfont={"family": MONO}, col=2)
-        figure.update_xaxes(title_text="token (dotted: the edge)", range=[first - 0.5, last - 0.5], col=2)
+        figure.update_xaxes(title_text="token", range=[first - 0.5, last - 0.5], col=2)
     figure.update_yaxes(range=[-0.03, 1.03])
     figure.update_yaxes(title_text="refusal score", col=1)
     figure.update_xaxes(showgrid=False)
@@ -137,17 +137,20 @@ def _add_running_mean(figure: "go.Figure", trajectory: Trajectory, color: str) -
     figure.add_trace(trace.update(hoverinfo="skip"), row=1, col=1)
 
 
+def _titles(trajectory: Trajectory, edge: int | None) -> list[str]:
+    """What the panels show, with the figures of the lines in them: there they hide nothing."""
+    if edge is None:
+        return ["whole transcript"]
+    plateau = plateau_of(trajectory)
+    dashed = "" if plateau is None else f" (dashed: plateau {plateau[0]:.2f})"
+    return [f"whole transcript{dashed}", f"around the edge (dotted: {float(trajectory.scores[edge]):.2f})"]
+
+
 def _mark(figure: "go.Figure", trajectory: Trajectory, edge: int) -> None:
     """The edge in both panels, and the plateau where it is measured."""
     for col in (1, 2):
         figure.add_vline(x=edge, line={"color": INK, "width": 1.5, "dash": "dot"}, row=1, col=col)
-    score = float(trajectory.scores[edge])
-    note = {"x": edge, "y": score, "text": f"edge {score:.2f}", "xanchor": "left", "xshift": 6, "showarrow": False}
-    figure.add_annotation(**note, yanchor="bottom" if score < 0.5 else "top", row=1, col=2)
     if (plateau := plateau_of(trajectory)) is not None:
         mean, places = plateau
         line = {"x0": places.start, "x1": places.stop - 1, "y0": mean, "y1": mean}
         figure.add_shape(type="line", line={"color": INK, "width": 1.5, "dash": "dash"}, **line, row=1, col=1)
-        over = {"x": places.start, "y": mean, "text": f"plateau {mean:.2f}", "showarrow": False}
-        side = "top" if mean > 0.5 else "bottom"
-        figure.add_annotation(**over, xanchor="left", yanchor=side, yshift=-6 if mean > 0.5 else 6, row=1, col=1)

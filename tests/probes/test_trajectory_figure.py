@@ -44,7 +44,10 @@ def test_segments_plateau_and_edge_are_marked() -> None:
     # As the cliff is measured: over the second half of the thinking.
     assert plateau.y0 == pytest.approx(found.plateau) and (plateau.x0, plateau.x1) == (17, 31)
     texts = [note.text for note in figure.layout.annotations]
-    assert f"plateau {found.plateau:.2f}" in texts and f"edge {found.edge:.2f}" in texts
+    assert texts == [
+        f"whole transcript (dashed: plateau {found.plateau:.2f})",
+        f"around the edge (dotted: {found.edge:.2f})",
+    ]
 
 
 @pytest.mark.parametrize(("outcome", "color"), [("complied", COLORS["complied"]), ("unknown", INK), (None, INK)])
