@@ -41,6 +41,7 @@ def trajectory_figure(trajectory: Trajectory, outcome: str | None = None) -> "go
         cols=len(titles),
         subplot_titles=titles,
         horizontal_spacing=0.05,
+        shared_yaxes=True,
         column_widths=[0.55, 0.45][: len(titles)],
     )
     color = COLORS.get(outcome or "", INK)

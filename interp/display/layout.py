@@ -26,6 +26,14 @@ BUTTONS = {
 """The look of buttons that change a figure; Plotly would fill the active one with white."""
 
 
+_COLOR_BAR = {
+    "outlinewidth": 0,
+    "thickness": 14,
+    "tickcolor": INK,
+    "ticklen": 3,
+    "title": {"font": {"size": 13}},
+}
+
 PANEL_TITLE = {"color": INK, "size": 13}
 """The font of a panel's title."""
 
@@ -72,7 +80,7 @@ def template() -> "go.layout.Template":
             "xaxis": axis,
             "yaxis": axis,
         },
-        data={"heatmap": [{"colorbar": {"outlinewidth": 0, "thickness": 14, "tickcolor": INK, "ticklen": 3}}]},
+        data={"heatmap": [{"colorbar": _COLOR_BAR}]},
     )
 
 

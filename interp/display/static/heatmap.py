@@ -64,7 +64,7 @@ def _color_bar(panels: Panels, panel: Panel, trace: Json, scale: Any, norm: Any,
     ax.tick_params(labelsize=look["fontsize"], labelcolor=look["color"], color=color(INK), width=0.8, length=2.5, pad=3)
     title = said.get("title") or {}
     if words := plain(title if isinstance(title, str) else title.get("text")):
-        ax.yaxis.set_label_text(words, **font(None, layout, 12))
+        ax.yaxis.set_label_text(words, **font({} if isinstance(title, str) else title.get("font"), layout, 12))
         ax.yaxis.label.set_rotation(270)
         ax.yaxis.label.set_va("bottom")
     panel.bar = (ax, 12.0, float(said.get("thickness", 16)))

@@ -40,18 +40,15 @@ def draw_trace(panels: Panels, trace: Json, traces: Sequence[Json], layout: Json
     kind = trace["type"]
     if kind not in _KINDS:
         raise unknown(f"a trace of the type {kind!r}")
-    trace = {**trace, "_color": hue(trace, traces, layout)}
+    number = next(n for n, other in enumerate(traces) if other is trace)
+    trace = {**trace, "_color": hue(trace, traces, layout), "_number": number}
     _KINDS[kind](panels, panels.of(trace), trace, traces, layout)
 
 
 def hue(trace: Json, traces: Sequence[Json], layout: Json) -> str:
     """The colour that a trace has where it says none: by its place among all."""
     way: Sequence[str] = layout.get("colorway") or (INK,)
-    return way[next(n for n, other in enumerate(traces) if other is trace or _same(other, trace)) % len(way)]
-
-
-def _same(first: Json, second: Json) -> bool:
-    return first.get("uid") is not None and first.get("uid") == second.get("uid")
+    return way[next(n for n, other in enumerate(traces) if other is trace) % len(way)]
 
 
 def line_style(trace: Json) -> Json:
@@ -228,13 +225,13 @@ def _bar(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layo
 def _grouped(
     panel: Panel, trace: Json, traces: Sequence[Json], mode: str, room: float, places: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Bars of several traces beside one another."""
-    mine = [other for other in traces if other["type"] == "bar" and (other.get("xaxis") or "x") == panel.names[0]]
+    """Bars of several traces of a panel beside one another."""
+    axes = [(other.get("xaxis") or "x", other.get("yaxis") or "y") for other in traces]
+    mine = [n for n, other in enumerate(traces) if other["type"] == "bar" and axes[n] == panel.names]
     if mode == "overlay" or len(mine) < 2:
         return room, places
-    names = [id(other.get("y")) for other in mine]
     width = room / len(mine)
-    return width, places + (names.index(id(trace.get("y"))) - (len(mine) - 1) / 2) * width
+    return width, places + (mine.index(trace["_number"]) - (len(mine) - 1) / 2) * width
 
 
 def _heatmap(panels: Panels, panel: Panel, trace: Json, traces: Sequence[Json], layout: Json) -> None:

@@ -59,6 +59,20 @@ def test_a_heatmap_puts_each_value_at_its_place() -> None:
     assert len(places(upper_left, ORANGE)) == len(places(upper_left, BLUE)) == 0  # NaN stays empty
 
 
+def test_bars_of_several_traces_stand_beside_one_another() -> None:
+    def centres(mode: str) -> list[float]:
+        figure = go.Figure(layout={"barmode": mode})
+        for hue in (ORANGE, BLUE):
+            figure.add_bar(x=["a"], y=[1], marker={"color": hue})
+        picture = pixels(small(figure))
+        return [float(found.mean(0)[1]) if len(found := places(picture, hue)) else 0 for hue in (ORANGE, BLUE)]
+
+    orange, blue = centres("group")
+    assert 0 < orange < blue - 50
+    # The later one covers the other.
+    assert centres("overlay")[0] == 0 and centres("overlay")[1] == pytest.approx((orange + blue) / 2, abs=4)
+
+
 def test_fills_errors_shapes_and_notes_are_drawn() -> None:
     def with_parts(*parts: str) -> int:
         figure = go.Figure(go.Scatter(x=[0, 4], y=[0, 4], mode="markers", marker={"color": INK}))
