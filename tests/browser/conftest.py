@@ -17,6 +17,8 @@ from report.page import write_report
 from tests.browser.run_folder import Made, make_rollouts, write_run
 
 PROGRAM = "CLIFFSCOPE_CHROMIUM"
+NEEDED = "CLIFFSCOPE_NEEDS_BROWSER"
+"""Where this is set, as in `.ci/run`, a missing browser is a failure."""
 PICTURES = "CLIFFSCOPE_SCREENSHOTS"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -52,9 +54,9 @@ def without_browser(environment: os._Environ[str] | dict[str, str]) -> None:
     given = environment.get(PROGRAM)
     what = "Chromium is not installed" if given is None else f"{PROGRAM}={given} is no program"
     words = f"{what}: install it (Debian: apt-get install chromium), or set {PROGRAM} to its path."
-    if environment.get("CI", "").lower() in ("", "0", "false"):
+    if environment.get(NEEDED, "").lower() in ("", "0", "false"):
         pytest.skip(words)
-    pytest.fail(f"{words} With CI set the browser's tests must run.", pytrace=False)
+    pytest.fail(f"{words} With {NEEDED} set the browser's tests must run.", pytrace=False)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import NAMES, PROGRAM, OpenTab, find_chromium, without_browser
+from tests.browser.conftest import NAMES, NEEDED, PROGRAM, OpenTab, find_chromium, without_browser
 
 
 def program(folder: Path, name: str) -> Path:
@@ -28,11 +28,11 @@ def test_a_browser_is_looked_for_by_its_names(tmp_path: Path, monkeypatch: pytes
     assert find_chromium() is None
 
 
-def test_without_one_tests_are_skipped_with_advice_and_on_ci_they_fail() -> None:
-    for quiet in ({}, {"CI": ""}, {"CI": "false"}):
+def test_without_one_tests_are_skipped_with_advice_and_where_one_is_needed_they_fail() -> None:
+    for quiet in ({}, {NEEDED: ""}, {NEEDED: "false"}):
         with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
             without_browser(quiet)
-    for loud in ({"CI": "true"}, {"CI": "1"}):
+    for loud in ({NEEDED: "true"}, {NEEDED: "1"}):
         with pytest.raises(pytest.fail.Exception, match="must run"):
             without_browser(loud)
     with pytest.raises(pytest.skip.Exception, match=f"{PROGRAM}=nowhere is no program"):
@@ -51,14 +51,14 @@ def test_ci_installs_a_browser_where_there_is_none(tmp_path: Path, there: bool, 
         passes_on = '[ "$1" = -n ] && shift; exec "$@"' if name == "sudo" else ""
         if name == "env":
             passes_on = 'shift; exec "$@"'
-        script = f'#!/bin/bash\necho "{name} $* CI=$CI" >> "{tmp_path}/calls"\n{passes_on}\n'
+        script = f'#!/bin/bash\necho "{name} $* needed=${NEEDED}" >> "{tmp_path}/calls"\n{passes_on}\n'
         program(bin, name).write_text(script, encoding="utf-8")
     program(bin, "id").write_text(f"#!/bin/bash\necho {0 if root else 1000}\n", encoding="utf-8")
     (bin / "dirname").symlink_to("/usr/bin/dirname")
     run = Path(__file__).parents[2] / ".ci" / "run"
     subprocess.run(["/bin/bash", str(run)], env={"PATH": str(bin)}, check=True, capture_output=True)
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
-    assert calls[-1] == "make test CI=true"
+    assert calls[-1] == "make test needed=1"
     installed = [call for call in calls if call.startswith("apt-get install") and " chromium " in call]
     assert bool(installed) == installs
     assert any(call.startswith("sudo -n ") for call in calls) == (installs and not root)
