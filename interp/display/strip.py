@@ -37,7 +37,8 @@ def strip(transcript: "Transcript", scores: Sequence[float] | None = None, edge:
         if scores is not None:
             note += f"<br>mean {sum(scores[start:stop]) / (stop - start):.2f}"
         tokens = _tokens(transcript, scores, segment, start, stop, edge)
-        head = f'<th scope="row" style="{_CELL}">{segment}<br><small>{note}</small></th>'
+        # Notebooks give all columns of a table the same width unless the first row says otherwise.
+        head = f'<th scope="row" width="120" style="{_CELL}">{segment}<br><small>{note}</small></th>'
         rows.append(f'<tr>{head}<td style="{_CELL}; line-height: 1.7">{tokens}</td></tr>')
     look = "border-collapse: collapse; width: 100%; color: inherit"
     return f'<table style="{look}"><tbody>{"".join(rows)}</tbody></table>'
