@@ -10,20 +10,11 @@ light and on dark pages.
 import argparse
 from pathlib import Path
 
-import plotly.graph_objects as go
-
 from interp import HookedModel, read_rollouts
 from interp.display.static import png
 from interp.files import write_atomically
 from probes import LinearProbe, measure_cliff
 from probes.cliff_figure import cliff_figure
-
-
-def unhidden(figure: go.Figure) -> go.Figure:
-    """Complied rollouts as a thin line on refused ones, from which they cannot be told until the close tokens."""
-    figure.data = sorted(figure.data, key=lambda trace: trace.legendgroup == "complied")
-    figure.update_traces(line_width=6, selector=lambda trace: trace.legendgroup == "refused" and trace.fill is None)
-    return figure
 
 
 def main() -> None:
@@ -36,7 +27,7 @@ def main() -> None:
     model = HookedModel.load(probe.model or "organism:cliff", device="cpu")
     cliff = measure_cliff(model, probe, read_rollouts(arguments.run / "rollouts.jsonl"), by_layer=False)
     print(cliff.evidence)
-    picture = png(unhidden(cliff_figure(cliff)))
+    picture = png(cliff_figure(cliff))
     write_atomically(arguments.out, lambda partial: partial.write_bytes(picture))
     print(arguments.out)
 

@@ -94,8 +94,13 @@ def write_manifest(
 
 def versions() -> dict[str, str | None]:
     """Python's version, and those of the libraries that figures depend on; `None` for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    return {"python": platform.python_version(), **library_versions(LIBRARIES)}
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """The installed version of each distribution; `None` for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

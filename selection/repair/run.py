@@ -7,7 +7,6 @@ then renamed to `NAME`. A checkpoint that the log does not name was being writte
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp.errors import CliffscopeError
+from interp.manifest import library_versions
 from interp.models.hooked_model import HookedModel
 from interp.rollouts.job_log import JobLog
 from interventions.masks.fit import check_fit, fingerprint_of
@@ -194,7 +194,7 @@ class _Job:
             "steps": trainer.state.global_step,
             "loss": {"first": losses[0]["loss"], "last": losses[-1]["loss"]},
             "precision": "bfloat16" if computes_in_bfloat16(self.options) else "float32",
-            "versions": _versions(),
+            "versions": library_versions(_LIBRARIES),
         }
         report = RepairReport(self.out, facts, losses, resumed_from=step)
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered from all processes
@@ -277,13 +277,3 @@ def _digest(examples: Sequence[TrainingExample]) -> str:
 def _as_read(settings: Mapping[str, Any]) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(json.dumps(settings))
     return read
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
