@@ -25,6 +25,7 @@ from cliffbench.planting import heldout, organism_of
 from cliffbench.truth import Truth
 from interp.errors import CliffscopeError
 from interp.judges import KeywordJudge, judged
+from interp.models.capture import BATCH_TOKENS
 from interp.models.hooked_model import HookedModel
 from interp.organisms.prompt_set import as_prompt_set
 from interp.rollouts import Rollout, read_rollouts, write_rollouts
@@ -40,8 +41,8 @@ from probes.model_sweep import fit_probe
 LENDER = "cliff"
 """The organism whose rollouts controls are given."""
 MAX_NEW_TOKENS = 300
-_AT_ONCE = 131_072
-"""Token budget of generating: these models are tiny, and the time goes by steps, not by rows."""
+AT_ONCE = 16 * BATCH_TOKENS
+"""Token budget of a batch: these models are tiny, and the time goes by passes, not by rows."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _answers(model: HookedModel, prompts: Sequence[Prompt], path: Path) -> list[
         if [rollout.prompt for rollout in found] == [prompt.text for prompt in prompts]:
             return found
         raise CliffscopeError(f"{path}: rollouts of other prompts; give another folder or remove the file.")
-    generator = ModelGenerator(model, MAX_NEW_TOKENS, batch_tokens=_AT_ONCE)
+    generator = ModelGenerator(model, MAX_NEW_TOKENS, batch_tokens=AT_ONCE)
     rollouts = list(judged(generator.generate(prompts), KeywordJudge()))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rollouts(path, rollouts)

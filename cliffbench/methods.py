@@ -12,16 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from circuits.ablation import ablation_sweep
 from circuits.ablation_scores import refused_logits
 from circuits.cases import to_explain
+from circuits.exchange import Exchange
 from circuits.head_scores import HeadScores
 from circuits.joint import greedy
 from circuits.rank import RankOptions, rank_heads
-from circuits.sweeps.readouts import REFUSAL_LOGIT, Readouts
-from cliffbench.instances import Instance
+from circuits.sweeps.readouts import Readouts
+from cliffbench.instances import AT_ONCE, Instance
 from interp.errors import CliffscopeError
 from interventions.heads import Head
 
@@ -58,7 +57,7 @@ def chosen(names: str | None = None) -> tuple[str, ...]:
 
 
 def _ranked(instance: Instance, **options: Any) -> HeadScores:
-    wanted = RankOptions(**options, pairs=instance.sizes.pairs, seed=instance.seed)
+    wanted = RankOptions(**options, pairs=instance.sizes.pairs, seed=instance.seed, batch_tokens=AT_ONCE)
     return rank_heads(instance.model, instance.probe, instance.cases, wanted)
 
 
@@ -114,27 +113,18 @@ def greedy_joint(instance: Instance) -> HeadScores:
     choosing = [transcript for transcript, text in zip(cases.complied, prompts, strict=True) if text in ours]
     judging = [transcript for transcript, text in zip(cases.complied, prompts, strict=True) if text not in ours]
     found = [step.head for step in greedy(model, choosing, readouts, n=GREEDY_HEADS)]
-    rise = np.zeros((len(judging), model.n_layers, model.n_heads))
-    for number, head in enumerate(found):
-        sweep = ablation_sweep(model, judging, readouts, heads=[head], ablated=found[:number])
-        rise[:, head.layer, head.head] = _rise(sweep.effect(REFUSAL_LOGIT))[:, head.layer, head.head]
     every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
-    rest = [head for head in every if head not in found]
-    sweep = ablation_sweep(model, judging, readouts, heads=rest, ablated=found)
-    for head in rest:
-        rise[:, head.layer, head.head] = _rise(sweep.effect(REFUSAL_LOGIT))[:, head.layer, head.head]
-    base = ablation_sweep(model, judging, readouts, heads=every[:1]).base[:, 0]
+    before = [found[: found.index(head)] if head in found else found for head in every]
+    judge = Exchange(model, judging, None, batch_tokens=AT_ONCE)
+    logits = judge.of([], *before, *([*others, head] for others, head in zip(before, every, strict=True))).double()
+    without, with_head = logits[1:].split(len(every))
+    rise = (with_head - without).T.unflatten(1, (model.n_layers, model.n_heads)).numpy()
     return HeadScores.of(
         "greedy-joint",
         model,
         rise,
-        to_explain=to_explain(base, refused_logits(model, cases, readouts)),
+        to_explain=to_explain(logits[0], refused_logits(model, cases, readouts)),
         clusters=[text for text in prompts if text not in ours],
         facts={"chosen": [str(head) for head in found]},
         seed=instance.seed,
     )
-
-
-def _rise(effect: Any) -> Float[np.ndarray, "case layer head"]:
-    values: Float[np.ndarray, "case layer head"] = effect.double().numpy()
-    return values

@@ -28,6 +28,8 @@ HEAD_COLUMNS = {
     "cpu_seconds": "CPU s",
 }
 """Scores of a method in the main table, and what they are called there."""
+MIN_SEEDS = 3
+"""Of fewer seeds an interval says nothing: between two values Student's t is six times as wide as the normal's."""
 
 
 def method_rows(table: pd.DataFrame) -> list[list[str]]:
@@ -40,9 +42,11 @@ def tables(table: pd.DataFrame, summary: dict[str, Any], command: str) -> str:
     """All tables, with the date and the command that made them."""
     seeds = summary["seeds"]
     planted = "planted anew with each seed" if summary["fresh"] else "as shipped; a seed draws other prompts"
+    brackets = "In brackets 95 % intervals (Student's t over seeds)."
+    intervals = brackets if len(seeds) >= MIN_SEEDS else "Intervals need three seeds."
     parts = [
         f"Made on {datetime.now(UTC):%Y-%m-%d} by `{command}` in {summary['seconds'] / 60:.1f} minutes: "
-        f"{len(seeds)} seeds, organisms {planted}. In brackets 95 % intervals (Student's t over seeds).",
+        f"{len(seeds)} seeds, organisms {planted}. {intervals}",
         "### Methods",
         "Means over the planted organisms (false claims: over the controls).",
         _grid(["method", *HEAD_COLUMNS.values()], method_rows(table)),
@@ -135,7 +139,8 @@ def _figure(found: dict[str, Any]) -> str:
     if math.isnan(found["mean"]):
         return "–"
     text = _number(found["mean"], 2)
-    return text if math.isnan(found["low"]) else f"{text} [{_number(found['low'], 2)}, {_number(found['high'], 2)}]"
+    known = found["n_seeds"] >= MIN_SEEDS and not math.isnan(found["low"])
+    return f"{text} [{_number(found['low'], 2)}, {_number(found['high'], 2)}]" if known else text
 
 
 def _number(value: float, digits: int) -> str:

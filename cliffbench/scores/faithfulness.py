@@ -16,7 +16,7 @@ import numpy as np
 
 from circuits.exchange import Exchange
 from circuits.head_scores import HeadScores
-from cliffbench.instances import Instance
+from cliffbench.instances import AT_ONCE, Instance
 from interventions.heads import Head
 from interventions.pairs import choose_pairs
 
@@ -50,7 +50,7 @@ def faithfulness(instance: Instance, circuits: Sequence[Sequence[Head]]) -> np.n
     if "exchange" not in instance.memo:
         pairs = choose_pairs(cases.refused, cases.complied, n=N_PAIRS, seed=instance.seed)
         recipients, donors = [pair.complied for pair in pairs], [pair.refused for pair in pairs]
-        instance.memo["exchange"] = Exchange(instance.model, recipients, donors)
+        instance.memo["exchange"] = Exchange(instance.model, recipients, donors, batch_tokens=AT_ONCE)
     exchange: Exchange = instance.memo["exchange"]
     every = [Head(layer, head) for layer in range(exchange.model.n_layers) for head in range(exchange.model.n_heads)]
     outside = [[head for head in every if head not in set(circuit)] for circuit in circuits]

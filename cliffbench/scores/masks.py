@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Mapping
 
 from circuits.head_scores import HeadScores
-from cliffbench.instances import MAX_NEW_TOKENS, Instance
-from interp.models.capture import BATCH_TOKENS
+from cliffbench.instances import AT_ONCE, MAX_NEW_TOKENS, Instance
 from interp.rollouts.model_generator import ModelGenerator
 from interventions.behaviour import Behaviour, answer, drift
 from interventions.head_ablation import ScaleHeads
 from interventions.heads import Head
-
-_AT_ONCE = 16 * BATCH_TOKENS
 
 
 def score_mask(instance: Instance, scores: HeadScores) -> dict[str, float]:
@@ -37,7 +34,7 @@ def mask_effect(instance: Instance, heads: Iterable[Head]) -> Mapping[str, float
     key = ("mask", frozenset(heads))
     if key not in instance.memo:
         change = [ScaleHeads(sorted(key[1]))] if key[1] else []
-        generator = ModelGenerator(instance.model, MAX_NEW_TOKENS, batch_tokens=_AT_ONCE)
+        generator = ModelGenerator(instance.model, MAX_NEW_TOKENS, batch_tokens=AT_ONCE)
         behaviour = Behaviour.of(answer(generator, instance.test, change))
         benign = instance.cases.rollouts["benign"]
         moved = float(drift(instance.model, benign, change).mean()) if change and benign else 0.0
