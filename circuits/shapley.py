@@ -12,7 +12,7 @@ network Ghorbani and Zou 2020, arXiv 2002.09815). For each pair of a refused and
 
 With all heads exchanged the refusal logit is the other rollout's, so the values of a pair add up to its whole
 difference: a share of a head means something when heads are redundant, and that of a set is the sum of its heads'. One
-order of one pair costs as many passes over one token as there are heads.
+order of one pair costs as many tokens as there are heads, beside what comes before the edge.
 """
 
 from collections.abc import Callable, Sequence

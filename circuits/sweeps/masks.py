@@ -47,8 +47,8 @@ def recorded_masks(model: "HookedModel", start: int) -> Iterator[dict[int, Mask]
 
 def _causal(hidden: Float[Tensor, "batch pos d_model"], start: int) -> Mask:
     """The mask that PyTorch's attention goes without where every token sees all before it."""
-    n = hidden.shape[1]
-    return torch.ones(1, 1, n - start, n, dtype=torch.bool, device=hidden.device).tril(start)
+    batch, n = hidden.shape[:2]
+    return torch.ones(batch, 1, n - start, n, dtype=torch.bool, device=hidden.device).tril(start)
 
 
 def side_by_side(masks: Mapping[int, Mask], length: int, copies: int) -> dict[int, Mask]:

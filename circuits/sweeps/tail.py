@@ -14,8 +14,8 @@ What comes before the changed positions is the same for every head, and so are i
 The tail itself rides along as the last copy; if it does not give what the ordinary pass gave, that is an error.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +30,7 @@ from interp.errors import CliffscopeError
 from interp.models.batching import run_halving
 from interp.models.capture import BATCH_TOKENS
 from interp.models.hooks import repack, unpack
-from interp.models.kv_cache import cache_option
+from interp.models.kv_cache import cache_option, new_cache, unchanged
 from interventions.heads import Head
 
 if TYPE_CHECKING:
@@ -107,15 +107,12 @@ class _Tail:
     """The last tokens of a rollout, the keys and values before them, and what an ordinary pass left behind."""
 
     def __init__(self, sweep: Sweep, row: int, start: int) -> None:
-        from transformers import DynamicCache
-
         self._sweep, self._row, self._start, self._model = sweep, row, start, sweep.model
         transcript = sweep.transcripts[row]
         self.length = len(transcript) - start
         ids = torch.tensor([transcript.input_ids], device=self._model.device)
         self._ids = ids[:, start:]
-        # Made without the configuration: layers with a sliding window would drop what the tail's first tokens see.
-        self._cache: Any = DynamicCache()
+        self._cache = new_cache()
         edge = torch.tensor([[len(transcript) - 1]])
         index = torch.arange(len(transcript))[None]
         # The recording's hooks come first: it sees z before the changes of the base.
@@ -140,7 +137,7 @@ class _Tail:
                 )
             stack.enter_context(given_masks(model, side_by_side(self._masks, self.length, copies)))
             stack.enter_context(changed_heads(model, self._changes(heads, copies)))
-            stack.enter_context(_unchanged(self._cache))
+            stack.enter_context(unchanged(self._cache))
             values = self._read(edges, positions, self._ids.repeat(1, copies), position_ids=positions)
         self._sweep.check_replay(self._row, first, values[-1])
         return values[:-1]
@@ -178,14 +175,3 @@ class _Tail:
             for copy, head in mine:
                 changed[copy, :, head] = new[:, head]
         return torch.cat([before, changed.flatten(0, 1)])[None]
-
-
-@contextmanager
-def _unchanged(cache: Any) -> Iterator[None]:
-    """Takes out again what passes inside the block add to a cache."""
-    before = [(layer.keys, layer.values) for layer in cache.layers]
-    try:
-        yield
-    finally:
-        for layer, (keys, values) in zip(cache.layers, before, strict=True):
-            layer.keys, layer.values = keys, values

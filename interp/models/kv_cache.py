@@ -1,7 +1,8 @@
-"""How a Hugging Face model is given its KV cache and gives it back: the name changed in transformers 5.24."""
+"""KV caches: under which name a model is given one (transformers 5.24 changed it), and one that no pass changes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 OLD, NEW = "past_key_values", "cache"
@@ -15,3 +16,24 @@ def cache_option(module: Any, cache: Any) -> dict[str, Any]:
 def cache_in(carrier: Mapping[str, Any]) -> Any:
     """The cache among the arguments or in the output of a forward call; `None` if there is none."""
     return carrier.get(NEW) if carrier.get(NEW) is not None else carrier.get(OLD)
+
+
+def new_cache() -> Any:
+    """An empty cache that keeps all tokens.
+
+    Made without the configuration: layers with a sliding window would drop what a tail's first tokens see.
+    """
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+@contextmanager
+def unchanged(cache: Any) -> Iterator[None]:
+    """Takes out again what passes inside the block add to a cache."""
+    before = [(layer.keys, layer.values) for layer in cache.layers]
+    try:
+        yield
+    finally:
+        for layer, (keys, values) in zip(cache.layers, before, strict=True):
+            layer.keys, layer.values = keys, values

@@ -81,7 +81,7 @@ def whole_pass(
 ) -> Pass:
     """Over all tokens."""
     batch = pad(texts, rows, 0, "right", model.device)
-    index = _token_index(batch)
+    index = index_in_rows(batch)
     return Pass(model, [transcripts[row] for row in rows], batch.input_ids, index, index.argmax(-1, keepdim=True))
 
 
@@ -91,7 +91,7 @@ def edge_pass(
     """Over the edge alone: what comes before it does not change, and is run once, without gradients."""
     before = pad([text[:-1] for text in texts], rows, 0, "left", model.device)
     last = torch.tensor([texts[row][-1:] for row in rows], device=model.device)
-    index, mask = _token_index(before), before.attention_mask
+    index, mask = index_in_rows(before), before.attention_mask
     edge = index[:, -1:] + 1
     options_before, options = {}, {}
     if not mask.all():  # without padding attention keeps its fast path
@@ -103,7 +103,8 @@ def edge_pass(
     return Pass(model, chosen, last, edge, torch.zeros_like(last), options, cache_in(output))
 
 
-def _token_index(batch: Batch) -> Int[Tensor, "batch pos"]:
+def index_in_rows(batch: Batch) -> Int[Tensor, "batch pos"]:
+    """Each column's token index in its row, −1 at padding."""
     mask = batch.attention_mask
     return (mask.cumsum(-1) - 1).masked_fill(mask == 0, -1)
 
