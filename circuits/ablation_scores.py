@@ -10,10 +10,8 @@ from torch import Tensor
 from circuits.ablation import Scope, ablation_sweep
 from circuits.cases import Cases, to_explain
 from circuits.head_scores import HeadScores
-from circuits.sweeps.readouts import PROBE_LOGIT, REFUSAL_LOGIT, Readouts
-from interp.judges.edge_logit import refusal_logit
+from circuits.sweeps.readouts import PROBE_LOGIT, REFUSAL_LOGIT, Readouts, edge_refusal_logits
 from interp.models.capture import BATCH_TOKENS
-from interp.transcripts.positions import EDGE
 from probes.linear import LinearProbe
 
 if TYPE_CHECKING:
@@ -89,9 +87,4 @@ def refused_logits(
     """The refusal logits at the edge of the refused rollouts; empty if there are none."""
     if not cases.refused:
         return torch.empty(0)
-    tokens = readouts.refusal_tokens or ()
-
-    def reduce(logits: Float[Tensor, "batch position d_vocab"]) -> Float[Tensor, "batch position"]:
-        return refusal_logit(logits.flatten(0, 1), tokens).unflatten(0, logits.shape[:2])
-
-    return model.logits(cases.refused, [EDGE], reduce=reduce, batch_tokens=batch_tokens)[:, 0]
+    return edge_refusal_logits(model, cases.refused, readouts.refusal_tokens or (), batch_tokens)

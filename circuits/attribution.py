@@ -60,8 +60,8 @@ def attribute(
     """
     facts: dict[str, Any] = {"probe_site": probe.site, "probe_layer": probe.layer, "position": EDGE}
     facts |= {f"n_{name}": len(getattr(cases, name)) for name in ("complied", "refused", "benign")}
-    if cases.nothing is not None or cases.cliff is None:
-        return HeadScores.nothing("attribution", model, cases.nothing or "no cliff was measured", facts)
+    if cases.no_fall is not None or cases.cliff is None:
+        return HeadScores.nothing("attribution", model, cases.no_fall or "no cliff was measured", facts)
     found = contributions(model, probe, cases.complied, batch_tokens=batch_tokens)
     written = found.heads.double().numpy()
     sweep = ablation_sweep(model, cases.complied, Readouts.of(model), batch_tokens=batch_tokens, advance=advance)

@@ -28,7 +28,7 @@ from interventions.pairs import AlignedPair
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
-MIN_CARRIED = 0.85
+MIN_CARRIED = 0.8
 """The least share of the difference that a bottleneck carries."""
 MAX_SIZE = 0.1
 """The largest bottleneck, as a share of all heads; of small models at least two heads."""

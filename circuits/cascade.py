@@ -127,7 +127,7 @@ def cascade(
     """
     (gate,) = check_heads([head], model)
     facts: dict[str, Any] = {
-        "nothing": cases.nothing,
+        "nothing": cases.no_fall,
         "scope": scope,
         "instead": instead,
         "seed": seed,
@@ -154,7 +154,7 @@ def cascade(
     written, left = (found.heads[:, later].double().numpy() for found in (before, after))
     figures = _figures(written, left, whole, cases.prompts("complied"), seed)
     figures["after_probe"] = (np.indices(figures["before"].shape)[0] + gate.layer + 1) >= before.n_attentions
-    figures["falls"] &= cases.nothing is None
+    figures["falls"] &= cases.no_fall is None
     return Cascade(gate, _table(gate, figures), model.name, model.fingerprint, facts)
 
 

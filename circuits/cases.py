@@ -1,5 +1,7 @@
 """Cases: the rollouts of which a search for heads asks why, cut at the edge, and whether there is anything to explain.
 
+There is if the probe shows a cliff, or the model answers what it recognizes (`circuits.recognized`).
+
 Complied rollouts (a harmful prompt was answered) are what is asked about; refused and benign ones are what they are
 compared with. Everything is read at the edge, and under causal attention what follows the edge cannot matter to it.
 """
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.recognized import answers_what_it_recognizes
 from interp.models.capture import BATCH_TOKENS
 from interp.rollouts import Rollout
 from interp.transcripts import Transcript
@@ -38,6 +41,8 @@ class Cases:
         nothing: Why there is nothing to explain, else `None`.
         cliff: The cliff of these rollouts; `None` if there is no complied one.
         skipped: How many rollouts were left out, by reason.
+        no_fall: Why the probe's score shows nothing to explain, for methods that explain its fall, else `None`. The
+            model's own refusal logit may show it all the same (`circuits.recognized`), and `nothing` is then `None`.
     """
 
     complied: tuple[Transcript, ...]
@@ -47,6 +52,7 @@ class Cases:
     nothing: str | None
     cliff: Cliff | None
     skipped: Mapping[str, int]
+    no_fall: str | None = None
 
     @classmethod
     def of(
@@ -85,13 +91,17 @@ class Cases:
                 seed=seed,
                 batch_tokens=batch_tokens,
             )
-            nothing = "; ".join(cliff.objections) or None
+            no_fall = "; ".join(cliff.objections) or None
         elif complied := sum(rollout.outcome == "complied" for rollout in rollouts):
-            nothing = f"none of the {complied} complied rollouts has thinking that ends"
+            no_fall = f"none of the {complied} complied rollouts has thinking that ends"
         else:
             refused = sum(rollout.outcome == "refused" for rollout in rollouts)
-            nothing = f"the model answered none of the {refused} harmful prompts"
-        return cls(**cut, rollouts=drawn, nothing=nothing, cliff=cliff, skipped=skipped)
+            no_fall = f"the model answered none of the {refused} harmful prompts"
+        nothing = no_fall
+        if cliff is not None and no_fall is not None:
+            shown = answers_what_it_recognizes(model, cliff, cut, drawn, seed=seed, batch_tokens=batch_tokens)
+            nothing = None if shown else no_fall
+        return cls(**cut, rollouts=drawn, nothing=nothing, cliff=cliff, skipped=skipped, no_fall=no_fall)
 
     def prompts(self, outcome: str) -> tuple[str, ...]:
         """The prompts of an outcome's rollouts: cases of the same prompt belong together."""

@@ -73,7 +73,7 @@ class HeadScores(Drawn):
         to_explain: float,
         clusters: Sequence[Any] | NDArray[Any] | None = None,
         confirmed: Bool[np.ndarray, "layer head"] | None = None,
-        min_share: float = MIN_SHARE,
+        named: Bool[np.ndarray, "layer head"] | None = None,
         columns: Mapping[str, Shaped[np.ndarray, "layer head"]] | None = None,
         facts: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -88,7 +88,7 @@ class HeadScores(Drawn):
                 nothing to explain.
             clusters: `[case]` labels of cases that belong together, usually their prompts.
             confirmed: Whether the method's own second condition holds.
-            min_share: The least part of what is to be explained; 0 where the second condition asks for it.
+            named: Which heads are named by evidence of the method's own, in place of their score, q and share.
             columns: More columns, by name.
             facts: More facts; `nothing` is a reason not to name any head.
             seed: Of bootstrap and permutation.
@@ -103,18 +103,21 @@ class HeadScores(Drawn):
         p = sign_flip_p(scores, clusters=clusters, seed=seed)
         q = benjamini_hochberg(p)
         share = mean / to_explain if to_explain > 0 else np.full_like(mean, math.nan)
-        suppresses = (mean > 0) & (q < MAX_Q) & (share >= min_share) & (known["nothing"] is None)
+        suppresses = (mean > 0) & (q < MAX_Q) & (share >= MIN_SHARE) if named is None else named.copy()
+        suppresses &= known["nothing"] is None
         if confirmed is not None:
             suppresses &= confirmed
         figures = {"score": mean, "low": low, "high": high, "p": p, "q": q, "share": share, "suppresses": suppresses}
         known |= {
-            "min_share": min_share,
+            "own_evidence": named is not None,
             "n": len(scores),
             "n_clusters": len(scores) if clusters is None else len(set(clusters)),
             "to_explain": to_explain,
             "seed": seed,
         }
-        return cls(_ranked({**figures, **(columns or {})}), method, model.name, model.fingerprint, known)
+        # The best heads of a table are asked for by their number: those that are named must come first.
+        table = _ranked({**figures, **(columns or {})}, first=None if named is None else suppresses)
+        return cls(table, method, model.name, model.fingerprint, known)
 
     @classmethod
     def nothing(
@@ -182,7 +185,9 @@ class HeadScores(Drawn):
     @property
     def evidence(self) -> str:
         """What the table says, in one or two sentences, and what its null says of it."""
-        return " ".join([self._named, *(null.sentence for null in self.nulls)])
+        reason = self.facts.get("no_fall")
+        probe = [] if reason is None else [f"The probe itself shows no cliff ({reason}); the refusal logit does."]
+        return " ".join([self._named, *probe, *(null.sentence for null in self.nulls)])
 
     @property
     def nulls(self) -> tuple[NullRuns, ...]:
@@ -195,10 +200,9 @@ class HeadScores(Drawn):
         if self.facts["nothing"] is not None:
             return f"Nothing to explain: {self.facts['nothing']}. No head is called a suppression head."
         named = self.table[self.table["suppresses"]]
-        if self.facts.get("min_share", MIN_SHARE):
-            criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
-        else:
-            criteria = f"a score above 0 at q < {MAX_Q}, confirmed by joint ablation or as a gate"
+        criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
+        if self.facts.get("own_evidence"):
+            criteria = f"a part of {MIN_SHARE:.0%} in the least set whose ablation brings refusal back, or as a gate"
         if named.empty:
             return f"No suppression head: none of the {len(self.table)} heads has {criteria}."
         heads = "; ".join(
@@ -252,10 +256,14 @@ class HeadScores(Drawn):
         return cls(table, metadata["method"], metadata["model"], metadata["fingerprint"], metadata["facts"])
 
 
-def _ranked(figures: Mapping[str, Shaped[np.ndarray, "layer head"]]) -> pd.DataFrame:
-    """One row a head, highest score first; NaN last, equal scores in the order of the heads."""
+def _ranked(
+    figures: Mapping[str, Shaped[np.ndarray, "layer head"]], first: Bool[np.ndarray, "layer head"] | None = None
+) -> pd.DataFrame:
+    """One row a head, highest score first, some heads before the others; NaN last, equal scores in the heads' order."""
     layers, heads = (index.ravel() for index in np.indices(figures["score"].shape))
     order = np.argsort(-figures["score"].ravel(), kind="stable")
+    if first is not None:
+        order = order[np.argsort(~first.ravel()[order], kind="stable")]
     table = pd.DataFrame({"rank": np.arange(1, len(order) + 1), "layer": layers[order], "head": heads[order]})
     table["name"] = [str(head) for head in _heads(table)]
     for name, values in figures.items():

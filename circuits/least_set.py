@@ -9,7 +9,8 @@ does alone. In a set of which no head can be spared, only the sources are left. 
    it only a little.
 2. Backwards: as long as there is a head without which the others do nearly as well (less than `MIN_SHARE` is lost), the
    one that is missed least is left out. What stood in the place of heads that came later goes here.
-3. The other half judges: how much a head of the set adds to all others in it, and a head outside to the whole set.
+3. The other half judges: how much a head of the set adds to all others in it, and a head outside to the whole set; and
+   how much of that lies within what is to be explained, which ends where refused rollouts are.
 
 As in stepwise regression the choice is greedy, not exhaustive; the half that judges was not looked at to choose.
 """
@@ -42,53 +43,69 @@ class LeastSet(NamedTuple):
 
     Attributes:
         heads: The set, in the order in which the heads were chosen.
-        added: By how much a head raises the refusal logit beyond the set without it, in nats, on prompts that were not
-            used to choose; NaN for heads that were no candidates.
+        added: By how much a head raises the mean refusal logit beyond the set without it, in nats, on prompts that were
+            not used to choose; NaN for heads that were no candidates.
+        explained: The same, where no rise beyond the mean of refused rollouts counts.
         q: Of a sign-flip permutation by prompt, after Benjamini–Hochberg over the candidates.
     """
 
     heads: tuple[Head, ...]
     added: Float[np.ndarray, "layer head"]
+    explained: Float[np.ndarray, "layer head"]
     q: Float[np.ndarray, "layer head"]
 
 
 def find_least_set(
     model: "HookedModel",
     cases: Cases,
-    candidates: Sequence[Head],
+    carriers: Sequence[Head],
     gap: float,
+    level: float,
     *,
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
 ) -> LeastSet:
-    """The set among candidates, and what each candidate adds to it.
+    """The least set among carriers and those heads that raise the refusal logit alone, and what each adds to it.
+
+    A head may suppress in refused rollouts as well: then it carries none of the difference.
 
     Args:
         model: The model; interventions that are active on it act.
         cases: Their complied rollouts are used, and nothing else.
-        candidates: The heads to choose from.
+        carriers: Heads to choose from in any case.
         gap: What is to be explained, in nats.
+        level: The mean refusal logit of refused rollouts.
         seed: Of the halves and the permutation.
         batch_tokens: Token budget of a pass.
 
     Raises:
         CliffscopeError: As `circuits.exchange.Exchange` does.
     """
-    added, q = (np.full((model.n_layers, model.n_heads), np.nan) for _ in range(2))
+    added, explained, q = (np.full((model.n_layers, model.n_heads), np.nan) for _ in range(3))
     prompts = np.array(cases.prompts("complied"))
     ours = np.isin(prompts, _half(prompts, seed))
-    if not candidates or ours.all():
-        return LeastSet((), added, q)
+    if ours.all():
+        return LeastSet((), added, explained, q)
     chooser = _exchange(model, cases, ours, batch_tokens)
     judge = _exchange(model, cases, ~ours, batch_tokens)
-    heads = choose(list(candidates), lambda sets: chooser.of(*sets).double().mean(1).tolist(), gap)
+
+    def raised(sets: Sequence[Sequence[Head]]) -> list[float]:
+        found: list[float] = chooser.of(*sets).double().mean(1).tolist()
+        return found
+
+    candidates = [*carriers, *(head for head in _raising(model, raised, gap) if head not in carriers)]
+    if not candidates:
+        return LeastSet((), added, explained, q)
+    heads = choose(candidates, raised, gap)
     without = [[other for other in heads if other != head] for head in candidates]
     values = judge.of(*([*others, head] for others, head in zip(without, candidates, strict=True)), *without).double()
     each = (values[: len(candidates)] - values[len(candidates) :]).T.numpy()  # case, candidate
     layers, places = zip(*candidates, strict=True)
     added[layers, places] = each.mean(0)
+    with_head, without_it = values.mean(1).clamp(max=level).split(len(candidates))
+    explained[layers, places] = (with_head - without_it).numpy()
     q[layers, places] = benjamini_hochberg(sign_flip_p(each, clusters=prompts[~ours], seed=seed))
-    return LeastSet(tuple(heads), added, q)
+    return LeastSet(tuple(heads), added, explained, q)
 
 
 def choose(candidates: Sequence[Head], raised: Raised, gap: float) -> list[Head]:
@@ -117,6 +134,13 @@ def choose(candidates: Sequence[Head], raised: Raised, gap: float) -> list[Head]
         now = values[spared]
         chosen.pop(spared)
     return chosen
+
+
+def _raising(model: "HookedModel", raised: Raised, gap: float) -> list[Head]:
+    """Heads that raise the mean refusal logit alone by `MIN_SHARE` of what is to be explained."""
+    every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+    before, *after = raised([[], *([head] for head in every)])
+    return [head for head, value in zip(every, after, strict=True) if value - before >= MIN_SHARE * gap]
 
 
 def _half(prompts: np.ndarray, seed: int) -> np.ndarray:

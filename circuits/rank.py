@@ -90,12 +90,14 @@ def rank_heads(
     options = options or RankOptions()
     scores = _SCORERS[options.method](model, probe, cases, options, advance)
     examples = [list(transcript.input_ids) for transcript in cases.complied[:N_EXAMPLES]]
-    return replace(scores, facts={**scores.facts, "examples": examples})
+    # What a method that reads the refusal logit explains, although the probe shows no cliff.
+    told = {} if scores.facts["nothing"] is not None or cases.no_fall is None else {"no_fall": cases.no_fall}
+    return replace(scores, facts={**scores.facts, **told, "examples": examples})
 
 
 def n_steps(cases: Cases, options: RankOptions) -> int:
     """How much `rank_heads` has to do: complied rollouts, or pairs of which each is exchanged in both directions."""
-    if cases.nothing is not None:
+    if cases.nothing is not None or (options.method == "attribution" and cases.no_fall is not None):
         return 0
     if options.method in ("interchange", "shapley"):
         # In both directions; Shapley values in two orders each.

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
 
-N_JOINT = 32
-"""Pairs on which sets of heads are exchanged in the search for gates."""
 MOST_CARRIERS = 24
 """Heads with evidence that are searched for the least set and for gates, best first."""
 
@@ -123,23 +121,26 @@ def score_shapley(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
 ) -> HeadScores:
-    """Heads by their Shapley value under exchange, confirmed as suppressors or as gates.
+    """Heads by their Shapley value under exchange; named as suppressors or as gates.
 
-    A head that carries the difference is confirmed by either of two:
+    A head is named by either of two:
 
-    - It is a *suppressor*: it belongs to the least set of carriers that, zeroed in complied rollouts, brings refusal
-      back (`circuits.least_set`), and on prompts that did not choose the set it adds at least `MIN_SHARE` to the others
-      in it, with a q below `MAX_Q`. A head that hands on what suppressors write, or which kind of prompt it is, does
-      not. Its share of the difference may be smaller: where many heads suppress, each carries little.
+    - It is a *suppressor*: it belongs to the least set of heads that, zeroed in complied rollouts, brings refusal back
+      (`circuits.least_set`), and on prompts that did not choose the set it adds at least `MIN_SHARE` of the difference
+      to the others in it, with a q below `MAX_Q`. A head that hands on what suppressors write, or which kind of prompt
+      it is, does not. What it adds beyond the level of refused rollouts counts only if the head carries `MIN_SHARE` of
+      the difference itself: that level is all there is to explain. Where many heads suppress each carries little, and a
+      head that suppresses in refused rollouts as well carries nothing of the difference.
     - It is a *gate*: with the suppressors left out, it belongs to a few heads that carry nearly all of the difference
       (`circuits.bottlenecks`). Zeroing a gate says nothing, for its yes and its no are gone at once.
 
-    Intervals and p are over rollouts and by prompt, as in `circuits.interchange.screen`. Columns of the table's own:
-    `sufficiency` and `necessity`, the values of either direction; `ablation` and `ablation_q`, what zeroing it adds to
-    zeroing the least set (NaN for heads that carry nothing); `role`, `suppressor`, `gate` or nothing. Facts: `gates`,
-    the bottlenecks among other heads than suppressors, each with `heads` and `carried`; `rest`, the heads with which
-    that search ended; `carried`, the share of the difference that all named heads carry together, and `few`, whether
-    that is nearly all of it and they are few.
+    Named heads come first in the table, then the others by their score. Intervals and p are over rollouts and by
+    prompt, as in `circuits.interchange.screen`. Columns of the table's own: `sufficiency` and `necessity`, the values of
+    either direction; `ablation` and `ablation_q`, what zeroing it adds to zeroing the least set (NaN for heads that were
+    no candidates), and `ablation_explained`, how much of that lies below the level of refused rollouts; `role`,
+    `suppressor`, `gate` or nothing. Facts: `gates`, the bottlenecks among other heads than suppressors, each with
+    `heads` and `carried`; `rest`, the heads with which that search ended; `carried`, the share of the difference that
+    all named heads carry together, and `few`, whether that is nearly all of it and they are few.
 
     Args:
         model: The model.
@@ -165,30 +166,25 @@ def score_shapley(
     names, of_rollouts = by_rollout(((rise.added - fall.added) / 2).double().numpy(), pairs)
     prompt = prompts_by_id(cases)
 
-    def scores(confirmed: Bool[np.ndarray, "layer head"] | None, **more: Any) -> HeadScores:
+    def scores(named: Bool[np.ndarray, "layer head"] | None, **more: Any) -> HeadScores:
         clusters = [prompt[name] for name in names]
         return HeadScores.of(
-            "shapley",
-            model,
-            of_rollouts,
-            to_explain=gap,
-            clusters=clusters,
-            confirmed=confirmed,
-            min_share=0.0,  # the confirmations ask for a share of their own
-            seed=seed,
-            **more,
+            "shapley", model, of_rollouts, to_explain=gap, clusters=clusters, named=named, seed=seed, **more
         )
 
     first = scores(None)
     carriers = _carriers(first)
-    least = find_least_set(model, cases, carriers, gap, seed=seed, batch_tokens=batch_tokens)
-    suppresses = np.zeros(first.grid().shape, dtype=bool)
-    for head in least.heads:
-        suppresses[head] = least.q[head] < MAX_Q and least.added[head] >= MIN_SHARE * gap
-    # Of heads that are too weak to be named no gate is made, however many of them carry it together.
+    level = float(fall.before.mean())
+    least = find_least_set(model, cases, carriers, gap, level, seed=seed, batch_tokens=batch_tokens)
     strong = first.grid("share") >= MIN_SHARE
+    suppresses = np.zeros(strong.shape, dtype=bool)
+    for head in least.heads:
+        # What goes beyond the level of refused rollouts explains nothing, unless the head carries the difference.
+        part = (least.added if head in carriers and strong[head] else least.explained)[head]
+        suppresses[head] = least.q[head] < MAX_Q and part >= MIN_SHARE * gap
+    # Of heads that are too weak to be named no gate is made, however many of them carry it together.
     others = [head for head in carriers if strong[head] and not suppresses[head]]
-    search = find_bottlenecks(model, pairs[:N_JOINT], others, batch_tokens=batch_tokens)
+    search = find_bottlenecks(model, pairs, others, batch_tokens=batch_tokens)
     gates = np.zeros_like(suppresses)
     for head in (head for found in search.bottlenecks for head in found.heads):
         gates[head] = True
@@ -198,6 +194,7 @@ def score_shapley(
             "sufficiency": rise.added.double().numpy().mean(0),
             "necessity": -fall.added.double().numpy().mean(0),
             "ablation": least.added,
+            "ablation_explained": least.explained,
             "ablation_q": least.q,
             "role": np.where(gates, "gate", np.where(suppresses, "suppressor", "")).astype(object),
         },
@@ -209,7 +206,7 @@ def score_shapley(
             "rest": None if search.rest is None else _told(search.rest),
         },
     )
-    together = carried_by(model, pairs[:N_JOINT], found.suppressors, batch_tokens=batch_tokens)
+    together = carried_by(model, pairs, found.suppressors, batch_tokens=batch_tokens)
     few = together >= MIN_CARRIED and len(found.suppressors) <= most_heads(model)
     return replace(found, facts={**found.facts, "carried": together, "few": few})
 

@@ -269,7 +269,7 @@ class Cliff(Drawn):
         """The verdict's reasons, in one sentence."""
         if self.objections:
             others = [null.sentence for null in self.nulls if null.objection not in self.objections]
-            return " ".join([f"No cliff: {'; '.join(self.objections)}.", *others])
+            return " ".join([f"No cliff: {'; '.join(self.objections)}.", *self._doubt, *others])
         complied = self.of("complied", "cliff")
         parts = [
             f"over {len(complied)} complied rollouts the refusal score falls from "
@@ -283,6 +283,20 @@ class Cliff(Drawn):
         if self.null:
             parts.append(f"shuffled-label probes reach {max(self.null):.2f} at most (p = {self.p:.3f})")
         return " ".join([f"Cliff: {'; '.join(parts)}.", *(null.sentence for null in self.nulls)])
+
+    @property
+    def _doubt(self) -> list[str]:
+        """A sentence where the probe says at the edge that answered rollouts will be refused: it reads something else.
+
+        Of a probe fitted on few rollouts that may be the harm, by which refused and benign ones differ as well.
+        """
+        edges = self.of("complied", "edge")
+        if len(edges) < MIN_ROLLOUTS or not edges.mean() >= 0.5:
+            return []
+        return [
+            f"At the edge of answered rollouts this probe's score is {edges.mean():.2f}: it does not read whether they "
+            "are refused. A mean-difference probe may, or one fitted on more rollouts."
+        ]
 
     def figure(self) -> "go.Figure":
         """The mean trajectories with their controls; see `probes.cliff_figure`."""

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from interp.errors import CliffscopeError
 from interp.judges.edge_logit import refusal_logit, refusal_token_ids
-from interp.models.capture import take_columns
+from interp.models.capture import BATCH_TOKENS, take_columns
 from interp.models.hooks import hook
 from interp.models.sites import Site
+from interp.transcripts.positions import EDGE
 from probes.linear import LinearProbe
 from probes.trajectory import check_probe
 
@@ -73,6 +74,17 @@ class Readouts:
             behind = site.layer is None or layer < site.layer
             reached.append(behind or (layer == site.layer and site.name != "hook_resid_pre"))
         return (*reached, *(() if self.refusal_tokens is None else (True,)))
+
+
+def edge_refusal_logits(
+    model: "HookedModel", transcripts: "Sequence[Transcript]", tokens: Sequence[int], batch_tokens: int = BATCH_TOKENS
+) -> Float[Tensor, " rollout"]:
+    """The refusal logit at the edge of each transcript, in nats; `tokens` start a refusal."""
+
+    def reduce(logits: Float[Tensor, "batch position d_vocab"]) -> Float[Tensor, "batch position"]:
+        return refusal_logit(logits.flatten(0, 1), tokens).unflatten(0, logits.shape[:2])
+
+    return model.logits(transcripts, [EDGE], reduce=reduce, batch_tokens=batch_tokens)[:, 0]
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from circuits.cases import Cases
 from circuits.head_scores import HeadScores
 from circuits.interchange import interchange, score_pairs
 from circuits.rank import METHODS, RankOptions, rank_heads
+from circuits.recognized import answers_what_it_recognizes
 from circuits.sweeps.effects import SweepEffects
 from circuits.sweeps.readouts import Readouts
 from cliffbench.calibration.material import Material, at_edges, head_effects, relabelled_cliff
@@ -99,14 +100,17 @@ def benign_as_complied(material: Material, sizes: Sizes, seed: int) -> Iterator[
     effects = head_effects(model, probe, at_edges(model, pool))
     prompts = np.array([rollout.prompt for rollout in pool])
     n, rng = len(pool) // 2, np.random.default_rng([seed, 10])
+    everything = [*pool, *refused]
+    edges = at_edges(model, everything)
+    falls: list[bool] = []
     opened: list[bool] = []
     found: dict[tuple[str, str], list[tuple[np.ndarray, bool]]] = {}
     above: list[bool] = []
     for run in range(sizes.runs):
         order = rng.permutation(len(pool))
-        outcomes = ["complied"] * n + ["benign"] * (len(pool) - n) + ["refused"] * len(refused)
-        rows = [*order.tolist(), *range(len(pool), len(pool) + len(refused))]
-        opened.append(not relabelled_cliff(cliff, outcomes, rows).objections)
+        shown, explained = _gates(model, cliff, everything, edges, np.r_[order, len(pool) : len(everything)], n)
+        falls.append(shown)
+        opened.append(explained)
         for method, values in effects.items():
             mine = order[:n]
             found.setdefault((method, "as they are"), []).append(_scored(model, values[mine], prompts[mine], run))
@@ -116,7 +120,7 @@ def benign_as_complied(material: Material, sizes: Sizes, seed: int) -> Iterator[
             found.setdefault((method, "less their mean"), []).append(_scored(model, centred, np.arange(n), run))
         above.append(_above_random(model, effects["ablation"].mean(0), rng, run))
     setting = "aligned, benign rollouts as complied ones"
-    yield claim_row("cliff: verdict", setting, opened, n=n)
+    yield claim_row("cliff: verdict", setting, falls, n=n)
     for (method, what), results in found.items():
         p = np.stack([mine for mine, _ in results])
         named = np.array([any_named for _, any_named in results])
@@ -124,12 +128,27 @@ def benign_as_complied(material: Material, sizes: Sizes, seed: int) -> Iterator[
             yield p_row(f"{method}: p", f"{setting}, effects less their mean", p, n=n)
             yield claim_row(f"{method}: heads at q < 0.05", f"{setting}, effects less their mean", named, n=n)
             continue
-        gate = np.array(opened)
+        # Attribution and the cascade explain the fall of the probe's score.
+        gate = np.array(falls if method in ("attribution", "cascade") else opened)
         yield p_row(f"{method}: p", f"{setting}, gate", np.where(gate[:, None], p, np.nan), n=n)
         yield claim_row(f"{method}: heads named", f"{setting}, gate", named & gate, n=n)
         yield p_row(f"{method}: p", f"{setting}, no gate", p, n=n, note=NOT_ITS_NULL)
         yield claim_row(f"{method}: heads at q < 0.05", f"{setting}, no gate", named, n=n, note=NOT_ITS_NULL)
     yield claim_row("curve: a head above all random ones of its layer", "drawn at random", above, n=n, note=FEW_SETS)
+
+
+def _gates(
+    model: HookedModel, cliff: Cliff, rollouts: Sequence[Rollout], edges: Sequence[Transcript], rows: np.ndarray, n: int
+) -> tuple[bool, bool]:
+    """Whether the probe shows a cliff with the first `n` rows called complied, and whether there is more to explain."""
+    harmless = sum(not rollouts[row].harmful for row in rows)
+    outcomes = ["complied"] * n + ["benign"] * (harmless - n) + ["refused"] * (len(rows) - harmless)
+    relabelled = relabelled_cliff(cliff, outcomes, rows.tolist())
+    parts = dict(zip(("complied", "benign", "refused"), np.split(rows, [n, harmless]), strict=True))
+    mine = {name: [rollouts[row] for row in part] for name, part in parts.items()}
+    texts = {name: [edges[row] for row in part] for name, part in parts.items()}
+    shown = not relabelled.objections
+    return shown, shown or answers_what_it_recognizes(model, relabelled, texts, mine)
 
 
 def _scored(model: HookedModel, values: np.ndarray, prompts: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
@@ -239,13 +258,12 @@ def _search(world: World, sizes: Sizes, seed: int, *, raw: bool) -> _Search:
     cliff = measure_cliff(model, probe, world.rollouts, by_layer=False, seed=seed)
     options: list[Any] = [RankOptions(method=method, pairs=sizes.pairs, seed=seed) for method in METHODS]
     gated: dict[str, HeadScores | None] = dict.fromkeys(METHODS)
-    # What `Cases.of` asks: the same without the p of shuffled labels.
-    if not replace(cliff, null=()).objections:
-        cases = Cases.of(model, probe, world.rollouts, seed=seed)
+    cases = Cases.of(model, probe, world.rollouts, seed=seed)
+    if cases.nothing is None:
         gated |= {one.method: rank_heads(model, probe, cases, one) for one in options}
     without: dict[str, HeadScores] = {}
     if raw:
-        cases = replace(_ungated(model, cliff, world.rollouts, sizes.heads), nothing=None)
+        cases = _ungated(model, cliff, world.rollouts, sizes.heads)
         without = {one.method: rank_heads(model, probe, cases, replace(one, pairs=sizes.heads)) for one in options}
     return _Search(cliff, float(probe.training.get("auroc_low", np.nan)), gated, without)
 
@@ -262,5 +280,5 @@ def _ungated(model: HookedModel, cliff: Cliff, rollouts: Sequence[Rollout], each
         name: tuple(rollout for rollout in rollouts if rollout.outcome == name)[:each]
         for name in ("complied", "refused", "benign")
     }
-    edges: dict[str, tuple[Transcript, ...]] = {name: tuple(at_edges(model, some)) for name, some in mine.items()}
-    return Cases(**edges, rollouts=mine, nothing=None, cliff=cliff, skipped={})
+    edges = {name: tuple(at_edges(model, some)) for name, some in mine.items()}
+    return Cases(edges["complied"], edges["refused"], edges["benign"], mine, nothing=None, cliff=cliff, skipped={})

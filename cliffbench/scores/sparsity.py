@@ -8,14 +8,9 @@ Where suppression is spread widely that claim must not come out; where few heads
 import math
 from collections.abc import Iterable
 
-from jaxtyping import Float
-from torch import Tensor
-
 from circuits.head_scores import HeadScores
-from circuits.sweeps.readouts import Readouts
+from circuits.sweeps.readouts import Readouts, edge_refusal_logits
 from cliffbench.instances import Instance
-from interp.judges.edge_logit import refusal_logit
-from interp.transcripts.positions import EDGE
 from interventions.head_ablation import ScaleHeads
 from interventions.heads import Head
 
@@ -47,12 +42,8 @@ def refusal_with(instance: Instance, heads: Iterable[Head]) -> float:
     if key not in instance.memo:
         model = instance.model
         tokens = Readouts.of(model).refusal_tokens or ()
-
-        def reduce(logits: Float[Tensor, "batch position d_vocab"]) -> Float[Tensor, "batch position"]:
-            return refusal_logit(logits.flatten(0, 1), tokens).unflatten(0, logits.shape[:2])
-
         with model.intervene(ScaleHeads(sorted(key[1]))):
-            found = model.logits(instance.cases.complied[:N_ROLLOUTS], [EDGE], reduce=reduce)
+            found = edge_refusal_logits(model, instance.cases.complied[:N_ROLLOUTS], tokens)
         instance.memo[key] = float(found.mean())
     mean: float = instance.memo[key]
     return mean

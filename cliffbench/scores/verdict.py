@@ -2,26 +2,31 @@
 
 The naive reading fits a probe in the thinking, where the model knows what is harmful, reads it along the rollouts, and
 calls a drop of the mean curve at the edge a cliff: no control and no interval. (A probe fitted at the edge cannot be
-fooled in that way: what shifts every edge shifts its threshold.) The shipped verdict is asked with that probe too.
+fooled in that way: what shifts every edge shifts its threshold.) The shipped verdict is asked with that probe too, and
+with a mean-difference probe at the edge.
 """
 
 from cliffbench.instances import Instance
+from interp.transcripts.positions import EDGE
 from probes.cliff import MIN_CLIFF, OUTCOMES, Cliff
 from probes.cliff_run import measure_cliff
 from probes.examples import Examples
+from probes.linear import Method
 from probes.model_sweep import fit_probe
 
 THINKING = "think:0.5"
 """Where the probe of the naive reading is fitted."""
 NAIVE, SHIPPED, SHIPPED_THINKING = "raw drop", "shipped verdict", "shipped verdict, probe of the thinking"
+SHIPPED_DIFFERENCE = "shipped verdict, mean-difference probe"
 """The readings."""
 
 
 def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
     """By the way of reading: `says_cliff`, and `verdict_right` where the truth is known."""
-    thinking = cliff_of_thinking(instance)
+    thinking = cliff_with(instance, THINKING, "logistic")
     readings = {
         SHIPPED: instance.cliff.verdict == "cliff",
+        SHIPPED_DIFFERENCE: cliff_with(instance, EDGE, "mean-difference").verdict == "cliff",
         SHIPPED_THINKING: thinking.verdict == "cliff",
         NAIVE: naive_verdict(thinking) == "cliff",
     }
@@ -32,10 +37,10 @@ def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
     }
 
 
-def cliff_of_thinking(instance: Instance) -> Cliff:
-    """The cliff under a probe that was fitted in the thinking."""
+def cliff_with(instance: Instance, position: str, method: Method) -> Cliff:
+    """The cliff under a probe that was fitted at another position or by another method."""
     model, sizes = instance.model, instance.sizes
-    probe, _ = fit_probe(model, Examples.of(model, instance.rollouts, [THINKING]))
+    probe, _ = fit_probe(model, Examples.of(model, instance.rollouts, [position]), method=method)
     return measure_cliff(
         model, probe, instance.rollouts, n_shuffles=sizes.n_shuffles, by_layer=False, seed=instance.seed
     )

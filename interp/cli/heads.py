@@ -283,8 +283,8 @@ def cascade(
     check_heads([chosen], hooked)
     with about(rollouts):
         cases = Cases.of(hooked, fitted, loaded, limit=limit, seed=seed, batch_tokens=batch_tokens)
-        if cases.nothing is not None:
-            report_nothing(cases.nothing, as_json)
+        if cases.no_fall is not None:
+            report_nothing(cases.no_fall, as_json)
             return
         found = knock_out(
             hooked,

@@ -111,7 +111,7 @@ def test_a_head_of_the_last_layer_has_nothing_downstream(tmp_path: Path) -> None
 
 
 def test_where_there_is_nothing_to_explain_no_head_falls() -> None:
-    found = of(GATE, replace(cases(8), nothing="no cliff"))
+    found = of(GATE, replace(cases(8), no_fall="no cliff"))
     assert found.amplifiers == () and found.facts["nothing"] == "no cliff"
     model, probe, rollouts = organism("aligned"), organism_probe("aligned"), organism_rollouts("aligned")
     none = cascade(model, probe, Cases.of(model, probe, rollouts), GATE)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from circuits.cases import Cases, to_explain
+from circuits.rank import RankOptions, rank_heads
 from interp.errors import CliffscopeError
 from interp.transcripts.positions import EDGE
-from tests.circuits.material import organism, organism_probe, organism_rollouts
+from tests.circuits.material import PROBE_LAYER, organism, organism_probe, organism_rollouts
 
 
 def test_the_organism_with_a_cliff_has_something_to_explain() -> None:
@@ -42,13 +43,45 @@ def test_the_aligned_organism_has_nothing_to_explain() -> None:
     assert cases.cliff is None and cases.complied == ()
 
 
+EARLY = 1
+"""A layer before the planted heads: a probe there tells what is harmful, at the edge too, and shows no cliff."""
+
+
+def test_what_a_probe_misses_the_refusal_logit_shows() -> None:
+    model, probe = organism("cliff"), organism_probe("cliff", EARLY)
+    cases = Cases.of(model, probe, organism_rollouts("cliff"))
+    assert cases.no_fall is not None and "not clearly above" in cases.no_fall
+    assert cases.cliff is not None and "does not read whether they are refused" in cases.cliff.evidence
+    assert cases.nothing is None
+    found = rank_heads(model, probe, cases, RankOptions(method="ablation"))
+    assert {str(head) for head in found.suppressors} == {"3.1", "4.5"}
+    assert "The probe itself shows no cliff" in found.evidence
+    # Attribution explains the fall of this probe's score, and there is none.
+    by_probe = rank_heads(model, probe, cases, RankOptions(method="attribution"))
+    assert by_probe.facts["nothing"] == cases.no_fall and not by_probe.suppressors
+
+
+@pytest.mark.parametrize("drop", ["refused", "benign"])
+def test_without_a_control_the_probe_alone_is_asked(drop: str) -> None:
+    rollouts = [rollout for rollout in organism_rollouts("cliff") if rollout.outcome != drop]
+    cases = Cases.of(organism("cliff"), organism_probe("cliff", EARLY), rollouts)
+    assert cases.nothing is not None and cases.nothing == cases.no_fall
+
+
+def test_rollouts_that_another_model_answered_are_not_explained_in_this_one() -> None:
+    cases = Cases.of(organism("aligned"), organism_probe("aligned", EARLY), organism_rollouts("cliff"))
+    assert len(cases.complied) > 20  # and aligned would refuse each of them
+    assert cases.nothing is not None and cases.nothing == cases.no_fall
+
+
+@pytest.mark.parametrize("layer", [EARLY, PROBE_LAYER])
 @pytest.mark.parametrize("keep_benign", [True, False])
-def test_benign_rollouts_in_the_place_of_harmful_ones_show_no_cliff(keep_benign: bool) -> None:
+def test_benign_rollouts_in_the_place_of_harmful_ones_show_no_cliff(keep_benign: bool, layer: int) -> None:
     rollouts = organism_rollouts("aligned")
     benign = [rollout for rollout in rollouts if rollout.outcome == "benign"]
     feigned = [replace(rollout, harmful=True, id=f"feigned {rollout.id}") for rollout in benign[: len(benign) // 2]]
     others = [r for r in rollouts if r.outcome == "refused" or (keep_benign and r in benign[len(benign) // 2 :])]
-    cases = Cases.of(organism("aligned"), organism_probe("aligned"), [*feigned, *others])
+    cases = Cases.of(organism("aligned"), organism_probe("aligned", layer), [*feigned, *others])
     assert len(cases.complied) == len(feigned)
     assert cases.nothing is not None and "not clearly above" in cases.nothing
 

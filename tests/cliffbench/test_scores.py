@@ -15,8 +15,10 @@ from cliffbench.scores.sparsity import score_sparsity
 from cliffbench.scores.verdict import (
     NAIVE,
     SHIPPED,
+    SHIPPED_DIFFERENCE,
     SHIPPED_THINKING,
-    cliff_of_thinking,
+    THINKING,
+    cliff_with,
     naive_verdict,
     score_verdicts,
 )
@@ -117,13 +119,14 @@ def test_edges_of_named_gates_alone_are_found() -> None:
 def test_the_naive_reading_of_a_confound_is_a_cliff_and_the_shipped_verdict_is_not() -> None:
     here = instance("confound")
     assert here.truth.control
-    thinking = cliff_of_thinking(here)
+    thinking = cliff_with(here, THINKING, "logistic")
     # The raw curve drops by far more than the least cliff, and surely; with its controls it is none.
     assert naive_verdict(thinking) == "cliff" and thinking.mean > 0.5
     assert thinking.verdict == "no cliff" and "most of the fall is shared" in thinking.evidence
     assert here.cliff.verdict == "no cliff"
     assert {name: figures["verdict_right"] for name, figures in score_verdicts(here).items()} == {
         SHIPPED: 1.0,
+        SHIPPED_DIFFERENCE: 1.0,
         SHIPPED_THINKING: 1.0,
         NAIVE: 0.0,
     }
@@ -131,4 +134,4 @@ def test_the_naive_reading_of_a_confound_is_a_cliff_and_the_shipped_verdict_is_n
 
 @pytest.mark.slow
 def test_every_reading_sees_the_planted_cliff() -> None:
-    assert [figures["says_cliff"] for figures in score_verdicts(instance("cliff")).values()] == [1.0, 1.0, 1.0]
+    assert [figures["says_cliff"] for figures in score_verdicts(instance("cliff")).values()] == [1.0] * 4
