@@ -62,9 +62,8 @@ class Turns(NamedTuple):
 def exchange_in_turn(
     model: "HookedModel",
     recipients: Sequence[Transcript],
-    donors: Sequence[Transcript] | None,
+    donors: Sequence[Transcript],
     *,
-    heads: Sequence[Head] | None = None,
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda rollouts: None,
@@ -74,8 +73,7 @@ def exchange_in_turn(
     Args:
         model: The model; interventions that are active on it act.
         recipients: Whose passes are changed.
-        donors: Whose z is put there, one a recipient; with `None` heads are zeroed instead.
-        heads: The heads that join; all if `None`.
+        donors: Whose z is put there, one a recipient.
         seed: Of the orders.
         batch_tokens: Token budget of a pass over what comes before the edges.
         advance: Told how many recipients more are done in one of the two orders.
@@ -83,29 +81,22 @@ def exchange_in_turn(
     Raises:
         CliffscopeError: As `Exchange` does.
     """
-    every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
-    joining = torch.tensor(every if heads is None else list(heads))
+    n_heads = model.n_layers * model.n_heads
     generator = torch.Generator().manual_seed(seed)
-    turn = torch.stack([torch.randperm(len(joining), generator=generator) for _ in recipients])
+    turn = torch.stack([torch.randperm(n_heads, generator=generator) for _ in recipients])
     exchange = Exchange(model, recipients, donors, batch_tokens=batch_tokens)
-    ways = [_along(exchange, joining, order, advance) for order in (turn, len(joining) - 1 - turn)]
-    added = torch.zeros(len(recipients), model.n_layers, model.n_heads)
-    added[:, joining[:, 0], joining[:, 1]] = (ways[0][1] + ways[1][1]) / 2
+    ways = [_along(exchange, order, advance) for order in (turn, n_heads - 1 - turn)]
+    added = ((ways[0][1] + ways[1][1]) / 2).unflatten(1, (model.n_layers, model.n_heads))
     return Turns(ways[0][0][0], ways[0][0][-1], added)
 
 
 def _along(
-    exchange: Exchange,
-    joining: Int[Tensor, "place 2"],
-    turn: Int[Tensor, "rollout place"],
-    advance: Callable[[int], object],
-) -> tuple[Float[Tensor, "set rollout"], Float[Tensor, "rollout place"]]:
+    exchange: Exchange, turn: Int[Tensor, "rollout head"], advance: Callable[[int], object]
+) -> tuple[Float[Tensor, "set rollout"], Float[Tensor, "rollout head"]]:
     """The logits as heads join at their turns, and what each head adds at its own."""
 
     def exchanged(rows: Sequence[int], number: int) -> Bool[Tensor, "row layer head"]:
-        mask = torch.zeros(len(rows), exchange.model.n_layers, exchange.model.n_heads, dtype=torch.bool)
-        mask[:, joining[:, 0], joining[:, 1]] = turn[list(rows)] < number
-        return mask
+        return (turn[list(rows)] < number).unflatten(1, (exchange.model.n_layers, exchange.model.n_heads))
 
     logits = exchange.logits(turn.shape[1] + 1, exchanged, advance)
     return logits, logits.diff(dim=0).T.gather(-1, turn)
@@ -135,9 +126,9 @@ def score_shapley(
       (`circuits.bottlenecks`). Zeroing a gate says nothing, for its yes and its no are gone at once.
 
     Named heads come first in the table, then the others by their score. Intervals and p are over rollouts and by
-    prompt, as in `circuits.interchange.screen`. Columns of the table's own: `sufficiency` and `necessity`, the values of
-    either direction; `ablation` and `ablation_q`, what zeroing it adds to zeroing the least set (NaN for heads that were
-    no candidates), and `ablation_explained`, how much of that lies below the level of refused rollouts; `role`,
+    prompt, as in `circuits.interchange.screen`. Columns of the table's own: `sufficiency` and `necessity`, the values
+    of either direction; `ablation` and `ablation_q`, what zeroing it adds to zeroing the least set (NaN for heads that
+    were no candidates), and `ablation_explained`, how much of that lies below the level of refused rollouts; `role`,
     `suppressor`, `gate` or nothing. Facts: `gates`, the bottlenecks among other heads than suppressors, each with
     `heads` and `carried`; `rest`, the heads with which that search ended; `carried`, the share of the difference that
     all named heads carry together, and `few`, whether that is nearly all of it and they are few.

@@ -87,6 +87,17 @@ def test_every_condition_of_a_suppression_head_counts() -> None:
     assert of(scores, facts={"nothing": "no cliff"}).suppressors == ()
 
 
+def test_heads_with_evidence_of_another_kind_are_named_and_come_first() -> None:
+    named = np.zeros((3, 4), dtype=bool)
+    named[0, 3] = named[1, 2] = True
+    found = of(planted(), named=named)
+    assert found.suppressors == (Head(1, 2), Head(0, 3))  # whatever its score, q and share
+    assert found.top(3) == (Head(1, 2), Head(0, 3), Head(2, 0))
+    assert found.choose(count=2) == found.suppressors
+    assert "in the least set" in found.evidence
+    assert of(planted(), named=named, facts={"nothing": "no cliff"}).suppressors == ()
+
+
 @pytest.mark.parametrize("amount", [0.0, -1.0, float("nan")])
 def test_where_nothing_is_to_be_explained_no_head_is_named(amount: float) -> None:
     found = of(planted(), to_explain=amount)

@@ -57,9 +57,10 @@ def test_what_a_head_adds_is_what_ablating_it_too_does() -> None:
     model = organism("cliff")
     cases = Cases.of(model, organism_probe("cliff"), organism_rollouts("cliff"), limit=12)
     candidates = [Head(3, 1), Head(4, 5), Head(1, 6)]
-    found = find_least_set(model, cases, candidates, gap=12.0)
+    found = find_least_set(model, cases, candidates, gap=12.0, level=100.0)
     assert set(found.heads) == {Head(3, 1), Head(4, 5)}
     assert np.isfinite(found.added).sum() == np.isfinite(found.q).sum() == 3
+    np.testing.assert_allclose(found.explained, found.added, rtol=1e-9)  # the level is far above
     from circuits.exchange import Exchange
 
     prompts = np.array(cases.prompts("complied"))
@@ -77,10 +78,15 @@ def test_what_a_head_adds_is_what_ablating_it_too_does() -> None:
     both = logit([Head(3, 1), Head(4, 5)])
     assert found.added[3, 1] == pytest.approx(both - logit([Head(4, 5)]), abs=2e-3)
     assert found.added[1, 6] == pytest.approx(logit(candidates) - both, abs=2e-3)
+    lower = find_least_set(model, cases, candidates, gap=12.0, level=both - 1.0)
+    np.testing.assert_array_equal(lower.added, found.added)
+    assert lower.explained[3, 1] == pytest.approx(both - 1.0 - logit([Head(4, 5)]), abs=2e-3)
 
 
-def test_no_candidates_no_set() -> None:
+def test_heads_that_raise_it_alone_are_candidates_whatever_they_carry() -> None:
     model = organism("cliff")
     cases = Cases.of(model, organism_probe("cliff"), organism_rollouts("cliff"), limit=12)
-    found = find_least_set(model, cases, [], gap=12.0)
-    assert found.heads == () and np.isnan(found.added).all() and np.isnan(found.q).all()
+    assert set(find_least_set(model, cases, [], gap=12.0, level=4.0).heads) == {Head(3, 1), Head(4, 5)}
+    # Of so large a whole none of them makes a twentieth.
+    none = find_least_set(model, cases, [], gap=1e6, level=4.0)
+    assert none.heads == () and all(np.isnan(grid).all() for grid in (none.added, none.explained, none.q))
