@@ -44,8 +44,11 @@ def tables(table: pd.DataFrame, summary: dict[str, Any], command: str) -> str:
     planted = "planted anew with each seed" if summary["fresh"] else "as shipped; a seed draws other prompts"
     brackets = "In brackets 95 % intervals (Student's t over seeds)."
     intervals = brackets if len(seeds) >= MIN_SEEDS else "Intervals need three seeds."
+    took = (
+        f"{summary['seconds'] / 60:.1f} minutes{' (the rest of a run that was killed)' if summary['resumed'] else ''}"
+    )
     parts = [
-        f"Made on {datetime.now(UTC):%Y-%m-%d} by `{command}` in {summary['seconds'] / 60:.1f} minutes: "
+        f"Made on {datetime.now(UTC):%Y-%m-%d} by `{command}` in {took}: "
         f"{len(seeds)} seeds, organisms {planted}. {intervals}",
         "### Methods",
         "Means over the planted organisms (false claims: over the controls).",

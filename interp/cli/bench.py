@@ -100,10 +100,11 @@ def bench(
     tasks = options.tasks(out)
     if restart:
         shutil.rmtree(tasks[0].cells, ignore_errors=True)
+    resumed = any(not task.left for task in tasks)
     with progress("Benching", len(tasks), "organisms") as bar:
         run_bench(options, out, bar.advance)
     table = table_of(tasks)
-    summary = summarize(table, tasks) | {"seconds": round(time.perf_counter() - start, 1)}
+    summary = summarize(table, tasks) | {"seconds": round(time.perf_counter() - start, 1), "resumed": resumed}
     FORMAT.write(files["scores.parquet"], table, {"summary": {"seeds": summary["seeds"], "fresh": summary["fresh"]}})
     _write_json(files["summary.json"], summary)
     command = _command(quick, organisms, methods, seeds, prompts)

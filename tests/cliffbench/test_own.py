@@ -82,8 +82,9 @@ def test_a_method_and_a_mechanism_of_ones_own(mine: None, tmp_path: Path, monkey
     assert summary["scores"]["loudest"]["recall"]["all"]["mean"] == 1.0 and summary["errors"] == []
     page = tmp_path / "bench.md"
     page.write_text(f"# Bench\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
-    write_page(page, tables(table, summary | {"seconds": 60.0}, "cliffscope bench"))
+    write_page(page, tables(table, summary | {"seconds": 60.0, "resumed": True}, "cliffscope bench"))
     text = page.read_text()
+    assert "in 1.0 minutes (the rest of a run that was killed)" in text
     assert "| loudest |" in text and "old" not in text and text.endswith("After.\n")
 
     # Nothing is done twice; what is missing is done again, from the same weights and rollouts.
