@@ -41,7 +41,7 @@ def bench(
     prompts: Annotated[
         int | None,
         typer.Option(
-            "--prompts", min=32, help="Harmful prompts of an instance; 128, with --quick 112.", show_default=False
+            "--prompts", min=32, help="Harmful prompts of an instance; 128, with --quick 96.", show_default=False
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The run's folder.")] = Path("runs/bench"),
