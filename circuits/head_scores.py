@@ -202,7 +202,7 @@ class HeadScores(Drawn):
         named = self.table[self.table["suppresses"]]
         criteria = f"a score above 0 at q < {MAX_Q} that accounts for {MIN_SHARE:.0%} of what is to be explained"
         if self.facts.get("own_evidence"):
-            criteria = f"a part of {MIN_SHARE:.0%} in the least set whose ablation brings refusal back, or as a gate"
+            criteria = "evidence from ablation, alone or beside others, or as a gate"
         if named.empty:
             return f"No suppression head: none of the {len(self.table)} heads has {criteria}."
         heads = "; ".join(

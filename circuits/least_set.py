@@ -9,8 +9,8 @@ does alone. In a set of which no head can be spared, only the sources are left. 
    it only a little.
 2. Backwards: as long as there is a head without which the others do nearly as well (less than `MIN_SHARE` is lost), the
    one that is missed least is left out. What stood in the place of heads that came later goes here.
-3. The other half judges: how much a head of the set adds to all others in it, and a head outside to the whole set; and
-   how much of that lies within what is to be explained, which ends where refused rollouts are.
+3. The other half judges: how much a head of the set adds to all others in it, and a head outside to the whole set; how
+   much of that lies within what is to be explained, which ends where refused rollouts are; and what each does alone.
 
 As in stepwise regression the choice is greedy, not exhaustive; the half that judges was not looked at to choose.
 """
@@ -46,13 +46,17 @@ class LeastSet(NamedTuple):
         added: By how much a head raises the mean refusal logit beyond the set without it, in nats, on prompts that were
             not used to choose; NaN for heads that were no candidates.
         explained: The same, where no rise beyond the mean of refused rollouts counts.
-        q: Of a sign-flip permutation by prompt, after Benjamini–Hochberg over the candidates.
+        q: Of `added`, by a sign-flip permutation by prompt, after Benjamini–Hochberg over the candidates.
+        alone: By how much zeroing a candidate alone raises it, on the same prompts.
+        alone_q: Its q.
     """
 
     heads: tuple[Head, ...]
     added: Float[np.ndarray, "layer head"]
     explained: Float[np.ndarray, "layer head"]
     q: Float[np.ndarray, "layer head"]
+    alone: Float[np.ndarray, "layer head"]
+    alone_q: Float[np.ndarray, "layer head"]
 
 
 def find_least_set(
@@ -81,31 +85,35 @@ def find_least_set(
     Raises:
         CliffscopeError: As `circuits.exchange.Exchange` does.
     """
-    added, explained, q = (np.full((model.n_layers, model.n_heads), np.nan) for _ in range(3))
+    found = LeastSet((), *(np.full((model.n_layers, model.n_heads), np.nan) for _ in range(5)))
     prompts = np.array(cases.prompts("complied"))
     ours = np.isin(prompts, _half(prompts, seed))
     if ours.all():
-        return LeastSet((), added, explained, q)
+        return found
     chooser = _exchange(model, cases, ours, batch_tokens)
     judge = _exchange(model, cases, ~ours, batch_tokens)
 
     def raised(sets: Sequence[Sequence[Head]]) -> list[float]:
-        found: list[float] = chooser.of(*sets).double().mean(1).tolist()
-        return found
+        means: list[float] = chooser.of(*sets).double().mean(1).tolist()
+        return means
 
     candidates = [*carriers, *(head for head in _raising(model, raised, gap) if head not in carriers)]
     if not candidates:
-        return LeastSet((), added, explained, q)
+        return found
     heads = choose(candidates, raised, gap)
     without = [[other for other in heads if other != head] for head in candidates]
-    values = judge.of(*([*others, head] for others, head in zip(without, candidates, strict=True)), *without).double()
-    each = (values[: len(candidates)] - values[len(candidates) :]).T.numpy()  # case, candidate
-    layers, places = zip(*candidates, strict=True)
-    added[layers, places] = each.mean(0)
-    with_head, without_it = values.mean(1).clamp(max=level).split(len(candidates))
-    explained[layers, places] = (with_head - without_it).numpy()
-    q[layers, places] = benjamini_hochberg(sign_flip_p(each, clusters=prompts[~ours], seed=seed))
-    return LeastSet(tuple(heads), added, explained, q)
+    sets = [*([*others, head] for others, head in zip(without, candidates, strict=True)), *without]
+    values = judge.of(*sets, *([head] for head in candidates), []).double()
+    with_head, without_it, alone, base = values.split([len(candidates)] * 3 + [1])
+    at = tuple(zip(*candidates, strict=True))
+    for rise, mean, q in (
+        (with_head - without_it, found.added, found.q),
+        (alone - base, found.alone, found.alone_q),
+    ):
+        mean[at] = rise.mean(1).numpy()
+        q[at] = benjamini_hochberg(sign_flip_p(rise.T.numpy(), clusters=prompts[~ours], seed=seed))
+    found.explained[at] = (with_head.mean(1).clamp(max=level) - without_it.mean(1).clamp(max=level)).numpy()
+    return found._replace(heads=tuple(heads))
 
 
 def choose(candidates: Sequence[Head], raised: Raised, gap: float) -> list[Head]:

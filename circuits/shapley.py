@@ -15,7 +15,7 @@ difference: a share of a head means something when heads are redundant, and that
 order of one pair costs as many tokens as there are heads, beside what comes before the edge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +29,7 @@ from circuits.cases import Cases, to_explain
 from circuits.exchange import Exchange
 from circuits.head_scores import MAX_Q, MIN_SHARE, HeadScores
 from circuits.interchange import prompts_by_id
-from circuits.least_set import find_least_set
+from circuits.least_set import LeastSet, find_least_set
 from interp.models.capture import BATCH_TOKENS
 from interp.transcripts import Transcript
 from interp.transcripts.positions import EDGE
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
 
 
+MIN_ALONE = 0.2
+"""The least share of the difference that comes back with a head zeroed alone, where others of the set do without it."""
 MOST_CARRIERS = 24
 """Heads with evidence that are searched for the least set and for gates, best first."""
 
@@ -116,22 +118,24 @@ def score_shapley(
 
     A head is named by either of two:
 
-    - It is a *suppressor*: it belongs to the least set of heads that, zeroed in complied rollouts, brings refusal back
-      (`circuits.least_set`), and on prompts that did not choose the set it adds at least `MIN_SHARE` of the difference
-      to the others in it, with a q below `MAX_Q`. A head that hands on what suppressors write, or which kind of prompt
-      it is, does not. What it adds beyond the level of refused rollouts counts only if the head carries `MIN_SHARE` of
-      the difference itself: that level is all there is to explain. Where many heads suppress each carries little, and a
-      head that suppresses in refused rollouts as well carries nothing of the difference.
+    - It is a *suppressor*. Either it belongs to the least set of heads that, zeroed in complied rollouts, brings
+      refusal back (`circuits.least_set`), and on prompts that did not choose the set it adds at least `MIN_SHARE` of
+      the difference to the others in it, with a q below `MAX_Q`. Of heads that only tell the kinds of prompt apart, or
+      hand on a little of what suppressors write, none does. What it adds beyond the level of refused rollouts counts
+      only if the head carries `MIN_SHARE` of the difference itself: that level is all there is to explain. Or zeroing
+      it alone brings back `MIN_ALONE` of the difference, with a q below `MAX_Q`, though others of the set do without
+      it: a head that acts through another, or on what another writes.
     - It is a *gate*: with the suppressors left out, it belongs to a few heads that carry nearly all of the difference
       (`circuits.bottlenecks`). Zeroing a gate says nothing, for its yes and its no are gone at once.
 
     Named heads come first in the table, then the others by their score. Intervals and p are over rollouts and by
     prompt, as in `circuits.interchange.screen`. Columns of the table's own: `sufficiency` and `necessity`, the values
     of either direction; `ablation` and `ablation_q`, what zeroing it adds to zeroing the least set (NaN for heads that
-    were no candidates), and `ablation_explained`, how much of that lies below the level of refused rollouts; `role`,
-    `suppressor`, `gate` or nothing. Facts: `gates`, the bottlenecks among other heads than suppressors, each with
-    `heads` and `carried`; `rest`, the heads with which that search ended; `carried`, the share of the difference that
-    all named heads carry together, and `few`, whether that is nearly all of it and they are few.
+    were no candidates), `ablation_explained`, how much of that lies below the level of refused rollouts, and
+    `ablation_alone`, what zeroing it alone does; `role`, `suppressor`, `gate` or nothing. Facts: `gates`, the
+    bottlenecks among other heads than suppressors, each with `heads` and `carried`; `rest`, the heads with which that
+    search ended; `carried`, the share of the difference that all named heads carry together, and `few`, whether that is
+    nearly all of it and they are few.
 
     Args:
         model: The model.
@@ -168,11 +172,7 @@ def score_shapley(
     level = float(fall.before.mean())
     least = find_least_set(model, cases, carriers, gap, level, seed=seed, batch_tokens=batch_tokens)
     strong = first.grid("share") >= MIN_SHARE
-    suppresses = np.zeros(strong.shape, dtype=bool)
-    for head in least.heads:
-        # What goes beyond the level of refused rollouts explains nothing, unless the head carries the difference.
-        part = (least.added if head in carriers and strong[head] else least.explained)[head]
-        suppresses[head] = least.q[head] < MAX_Q and part >= MIN_SHARE * gap
+    suppresses = _suppress(least, {head for head in carriers if strong[head]}, gap)
     # Of heads that are too weak to be named no gate is made, however many of them carry it together.
     others = [head for head in carriers if strong[head] and not suppresses[head]]
     search = find_bottlenecks(model, pairs, others, batch_tokens=batch_tokens)
@@ -187,6 +187,7 @@ def score_shapley(
             "ablation": least.added,
             "ablation_explained": least.explained,
             "ablation_q": least.q,
+            "ablation_alone": least.alone,
             "role": np.where(gates, "gate", np.where(suppresses, "suppressor", "")).astype(object),
         },
         facts={
@@ -206,6 +207,16 @@ def _carriers(scores: HeadScores) -> list[Head]:
     """Heads with evidence that they carry some of the difference, the best first."""
     rows = scores.table[(scores.table["score"] > 0) & (scores.table["q"] < MAX_Q)].head(MOST_CARRIERS)
     return [Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)]
+
+
+def _suppress(least: LeastSet, carrying: Collection[Head], gap: float) -> Bool[np.ndarray, "layer head"]:
+    """Which heads are suppressors, by what zeroing them does alone and beside the others of the least set."""
+    suppresses = (least.alone >= MIN_ALONE * gap) & (least.alone_q < MAX_Q)
+    for head in least.heads:
+        # What goes beyond the level of refused rollouts explains nothing, unless the head carries the difference.
+        part = (least.added if head in carrying else least.explained)[head]
+        suppresses[head] |= least.q[head] < MAX_Q and part >= MIN_SHARE * gap
+    return suppresses
 
 
 def _told(found: Bottleneck) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_heads_with_evidence_of_another_kind_are_named_and_come_first() -> None:
     assert found.suppressors == (Head(1, 2), Head(0, 3))  # whatever its score, q and share
     assert found.top(3) == (Head(1, 2), Head(0, 3), Head(2, 0))
     assert found.choose(count=2) == found.suppressors
-    assert "in the least set" in found.evidence
+    assert "evidence from ablation" in found.evidence
     assert of(planted(), named=named, facts={"nothing": "no cliff"}).suppressors == ()
 
 

@@ -78,6 +78,10 @@ def test_what_a_head_adds_is_what_ablating_it_too_does() -> None:
     both = logit([Head(3, 1), Head(4, 5)])
     assert found.added[3, 1] == pytest.approx(both - logit([Head(4, 5)]), abs=2e-3)
     assert found.added[1, 6] == pytest.approx(logit(candidates) - both, abs=2e-3)
+    before = float(Exchange(model, judged, None).of([])[0].mean())
+    for head in candidates:
+        assert found.alone[head] == pytest.approx(logit([head]) - before, abs=2e-3)
+    assert found.alone_q[4, 5] < 0.05
     lower = find_least_set(model, cases, candidates, gap=12.0, level=both - 1.0)
     np.testing.assert_array_equal(lower.added, found.added)
     assert lower.explained[3, 1] == pytest.approx(both - 1.0 - logit([Head(4, 5)]), abs=2e-3)
