@@ -5,6 +5,7 @@ import pytest
 
 from interp.judges.edge_logit import RefusalLogitJudge
 from interp.rollouts.model_generator import ModelGenerator
+from interp.significance import sign_flip_p
 from interventions.behaviour import Behaviour, answer, prompts_of
 from interventions.latents import AblateLatents, ClampLatents, Latents, intervene_latents, rank_latents, untrained_like
 from interventions.latents.changes import LatentChange
@@ -97,4 +98,5 @@ def test_ablating_it_lowers_the_refusal_logit_where_the_model_refuses() -> None:
     plain = np.array([judgement.score for judgement in judge.judge(refused)])
     with intervene_latents(model, AblateLatents(trained(), best()[0], scope="from-edge")):
         ablated = np.array([judgement.score for judgement in judge.judge(refused)])
-    assert (ablated < plain).mean() > 0.9
+    lowered = plain - ablated
+    assert lowered.mean() > 0 and float(sign_flip_p(lowered[:, None])[0]) < 0.01
