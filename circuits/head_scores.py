@@ -3,8 +3,8 @@
 In every method a score above 0 means that the head suppresses refusal. A head is called a suppression head only with
 evidence: the mean over cases is above 0 with a sign-flip permutation p that stays below 0.05 after Benjamini–Hochberg
 correction over all heads, it is at least a twentieth of what there is to explain, the method's own confirmation holds
-where it has one, and there is something to explain at all. (Of `shapley` the confirmation asks for the twentieth: where
-many heads suppress together, each carries less. See `circuits.shapley`.)
+where it has one, and there is something to explain at all. `shapley` names heads by evidence of its own instead (see
+`circuits.shapley`): where many heads suppress together, each carries less than a twentieth.
 """
 
 import math

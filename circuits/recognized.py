@@ -52,8 +52,11 @@ def answers_what_it_recognizes(
         return False
     complied, refused, benign = (cliff.of(outcome, "plateau") for outcome in OUTCOMES)
     halfway = (refused.mean() + benign.mean()) / 2
-    prompts = {outcome: [rollout.prompt for rollout in rollouts[outcome]] for outcome in OUTCOMES}
-    _, low, _ = mean_and_interval(complied, clusters=prompts["complied"], seed=seed)
+
+    def prompts(outcome: Outcome) -> list[str]:
+        return [rollout.prompt for rollout in rollouts[outcome]]
+
+    _, low, _ = mean_and_interval(complied, clusters=prompts("complied"), seed=seed)
     if not (refused.mean() > benign.mean() and low > halfway):
         return False
     try:
@@ -63,7 +66,7 @@ def answers_what_it_recognizes(
 
     def interval(outcome: Outcome) -> tuple[float, float]:
         logits = edge_refusal_logits(model, transcripts[outcome], tokens, batch_tokens).double().numpy()
-        _, low, high = mean_and_interval(logits, clusters=prompts[outcome], seed=seed)
+        _, low, high = mean_and_interval(logits, clusters=prompts(outcome), seed=seed)
         return float(low), float(high)
 
     return interval("refused")[0] > 0 > interval("complied")[1]

@@ -12,6 +12,7 @@ from circuits.bottlenecks import carried_by, find_bottlenecks
 from circuits.cases import Cases
 from circuits.exchange import Exchange
 from circuits.head_scores import HeadScores
+from circuits.least_set import LeastSet
 from circuits.rank import RankOptions, rank_heads
 from circuits.shapley import exchange_in_turn
 from interventions.heads import Head
@@ -94,6 +95,32 @@ def test_the_planted_heads_are_the_suppressors() -> None:
     # A head that tells kinds of prompt apart carries a share too, and zeroed it does not bring refusal back.
     assert rows.loc["1.6", "share"] > 0.05 and rows.loc["1.6", "ablation"] < 0
     assert not rows.loc["1.6", "suppresses"]
+
+
+@pytest.mark.slow
+def test_suppressors_are_named_by_what_zeroing_them_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads of layer 0, which carry nothing, with figures that are made up; the difference is of some twelve nats."""
+    in_set, beyond, unsure, alone, little, chance = (Head(0, number) for number in range(6))
+
+    def found(*args: Any, **options: Any) -> LeastSet:
+        grids = [np.full((6, 8), np.nan) for _ in range(5)]
+        for head, figures in {
+            in_set: (3.0, 3.0, 0.01, 1.0, 0.01),
+            beyond: (3.0, 0.1, 0.01, 1.0, 0.01),  # past the level of refused rollouts
+            unsure: (3.0, 3.0, 0.2, 1.0, 0.01),
+            alone: (0.0, 0.0, 0.9, 5.0, 0.01),  # the others do without it
+            little: (0.0, 0.0, 0.9, 1.0, 0.01),
+            chance: (0.0, 0.0, 0.9, 5.0, 0.2),
+        }.items():
+            for grid, figure in zip(grids, figures, strict=True):
+                grid[head] = figure
+        return LeastSet((in_set, beyond, unsure), *grids)
+
+    monkeypatch.setattr("circuits.shapley.find_least_set", found)
+    options = RankOptions(method="shapley", pairs=16)
+    scores = rank_heads(organism("cliff"), organism_probe("cliff"), cases(), options)
+    assert 8 < scores.facts["to_explain"] < 16
+    assert set(scores.table.loc[scores.table["role"] == "suppressor", "name"]) == {str(in_set), str(alone)}
 
 
 @pytest.mark.slow
