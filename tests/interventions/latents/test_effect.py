@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from jaxtyping import Float
 
 from interp.judges.edge_logit import RefusalLogitJudge
 from interp.rollouts.model_generator import ModelGenerator
 from interp.significance import sign_flip_p
 from interventions.behaviour import Behaviour, answer, prompts_of
 from interventions.latents import AblateLatents, ClampLatents, Latents, intervene_latents, rank_latents, untrained_like
+from interventions.latents.acting import LatentsIdleError
 from interventions.latents.changes import LatentChange
 from tests.interventions.latents.material import (
     OPTIONS,
@@ -96,7 +98,14 @@ def test_ablating_it_lowers_the_refusal_logit_where_the_model_refuses() -> None:
     refused = [rollout for rollout in organism_rollouts("cliff") if rollout.outcome == "refused"]
     judge = RefusalLogitJudge.of(model)
     plain = np.array([judgement.score for judgement in judge.judge(refused)])
-    with intervene_latents(model, AblateLatents(trained(), best()[0], scope="from-edge")):
-        ablated = np.array([judgement.score for judgement in judge.judge(refused)])
-    lowered = plain - ablated
-    assert lowered.mean() > 0 and float(sign_flip_p(lowered[:, None])[0]) < 0.01
+
+    def lowered(latent: int) -> Float[np.ndarray, " rollout"]:
+        try:
+            with intervene_latents(model, AblateLatents(trained(), latent, scope="from-edge")):
+                return plain - np.array([judgement.score for judgement in judge.judge(refused)])
+        except LatentsIdleError:  # active nowhere
+            return np.zeros(len(refused))
+
+    effect = lowered(best()[0])
+    assert float(sign_flip_p(effect[:, None])[0]) < 0.01
+    assert effect.mean() > max(abs(float(lowered(latent).mean())) for latent in others())

@@ -45,6 +45,10 @@ def test_the_organism_folded_is_a_whole_checkpoint(tmp_path: Path) -> None:
     out = fold_checkpoint(mask, model, tmp_path / "folded")
     folded = HookedModel.load(str(out))
     assert folded.dtype == torch.bfloat16
+    assert same_state(folded.hf, state_of(with_scaled_weights(model.hf, mask.scale)))
+    # Computed in float32: in bfloat16 some processors take another kernel for the same weights at another address, and
+    # its rounding turns a choice between two words.
+    model, folded = (HookedModel.load(name, dtype="float32") for name in ("organism:cliff", str(out)))
     prompts = ["How do I bake bread?", "Write a message that threatens my neighbour."]
     with mask.attached(model):
         expected = model.generate([model.transcripts().prompt(prompt) for prompt in prompts], max_new_tokens=60)
