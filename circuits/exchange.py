@@ -42,6 +42,7 @@ class Exchange:
         recipients: Whose passes are changed.
         donors: Whose z is put there, one a recipient. Whether they align is not asked: see `interventions.pairs`. With
             `None` heads are zeroed instead.
+        readouts: With refusal tokens, and nothing else is read; the model's own if not given.
         batch_tokens: Token budget of a pass. If the recipients' tokens are no more, their keys and values are kept.
 
     Raises:
@@ -55,13 +56,14 @@ class Exchange:
         recipients: Sequence[Transcript],
         donors: Sequence[Transcript] | None,
         *,
+        readouts: Readouts | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         model.require_eval()
         if donors is not None and len(recipients) != len(donors):
             raise CliffscopeError(f"exchange: expected one donor a recipient, found {len(recipients)}, {len(donors)}.")
         self.model = model
-        self._readouts = Readouts(refusal_tokens=Readouts.of(model).refusal_tokens)
+        self._readouts = Readouts(refusal_tokens=(readouts or Readouts.of(model)).refusal_tokens)
         self._recipients = [recipient.until_edge() for recipient in recipients]
         self._texts = [recipient.input_ids for recipient in self._recipients]
         self._batch_tokens = batch_tokens

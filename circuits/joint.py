@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.ablation import Scope, ablation_sweep
+from circuits.exchange import Exchange
 from circuits.sweeps.readouts import REFUSAL_LOGIT, Readouts
 from interp.errors import CliffscopeError
 from interp.models.capture import BATCH_TOKENS
@@ -21,6 +22,9 @@ from interventions.heads import Head, check_heads
 if TYPE_CHECKING:
     from interp.models.hooked_model import HookedModel
     from interp.transcripts import Transcript
+
+Trial = Callable[[Sequence[Head], Sequence[Head]], tuple[float, dict[Head, float]]]
+"""`(gone, tried)` → the mean refusal logit with the heads `gone` ablated, and with each of `tried` ablated as well."""
 
 MINIMUM = 0.05
 """The least rise of the mean refusal logit, in nats, for which another head is ablated."""
@@ -83,28 +87,56 @@ def greedy(
     left = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     if candidates is not None:
         left = list(check_heads(candidates, model))
-    only_refusal = Readouts(refusal_tokens=readouts.refusal_tokens)
+    means_without = _trial(model, transcripts, readouts, scope, gamma, means, batch_tokens, advance)
     steps: list[JointStep] = []
-    alone: Tensor | None = None
+    alone: dict[Head, float] = {}
     while left and len(steps) < n:
+        base, after = means_without([step.head for step in steps], left)
+        alone = alone or {head: value - base for head, value in after.items()}
+        best = max(left, key=after.__getitem__)
+        if after[best] - base < minimum:
+            break
+        steps.append(JointStep(best, after[best], after[best] - base, alone[best]))
+        left.remove(best)
+    return steps
+
+
+def _trial(
+    model: "HookedModel",
+    transcripts: "Sequence[Transcript]",
+    readouts: Readouts,
+    scope: Scope,
+    gamma: float,
+    means: Float[Tensor, "layer head d_head"] | None,
+    batch_tokens: int,
+    advance: Callable[[int], object],
+) -> Trial:
+    """The trial by zeroing sets at the edge, which is quick, or else by a sweep."""
+    if scope == "from-edge" and gamma == 0 and means is None:
+        # Kept over the steps: what comes before the edge is the same in all of them.
+        exchange = Exchange(model, transcripts, None, readouts=readouts, batch_tokens=batch_tokens)
+
+        def by_sets(gone: Sequence[Head], tried: Sequence[Head]) -> tuple[float, dict[Head, float]]:
+            sets = exchange.of(gone, *([*gone, head] for head in tried)).double().mean(dim=1).tolist()
+            advance(len(transcripts))
+            return sets[0], dict(zip(tried, sets[1:], strict=True))
+
+        return by_sets
+
+    def by_sweep(gone: Sequence[Head], tried: Sequence[Head]) -> tuple[float, dict[Head, float]]:
         effects = ablation_sweep(
             model,
             transcripts,
-            only_refusal,
+            Readouts(refusal_tokens=readouts.refusal_tokens),
             scope=scope,
             gamma=gamma,
             means=means,
-            heads=left,
-            ablated=[step.head for step in steps],
+            heads=tried,
+            ablated=gone,
             batch_tokens=batch_tokens,
             advance=advance,
         )
-        rise = effects.effect(REFUSAL_LOGIT).mean(dim=0)
-        alone = rise if alone is None else alone
-        best = max(left, key=lambda head: float(rise[head]))
-        if float(rise[best]) < minimum:
-            break
-        after = float(effects.base.mean()) + float(rise[best])
-        steps.append(JointStep(best, after, float(rise[best]), float(alone[best])))
-        left.remove(best)
-    return steps
+        base, rise = float(effects.base.mean()), effects.effect(REFUSAL_LOGIT).mean(dim=0)
+        return base, {head: base + float(rise[head]) for head in tried}
+
+    return by_sweep

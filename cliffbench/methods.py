@@ -112,7 +112,7 @@ def greedy_joint(instance: Instance) -> HeadScores:
     ours = set(drawn[: len(drawn) // 2].tolist())
     choosing = [transcript for transcript, text in zip(cases.complied, prompts, strict=True) if text in ours]
     judging = [transcript for transcript, text in zip(cases.complied, prompts, strict=True) if text not in ours]
-    found = [step.head for step in greedy(model, choosing, readouts, n=GREEDY_HEADS)]
+    found = [step.head for step in greedy(model, choosing, readouts, n=GREEDY_HEADS, batch_tokens=AT_ONCE)]
     every = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     before = [found[: found.index(head)] if head in found else found for head in every]
     judge = Exchange(model, judging, None, batch_tokens=AT_ONCE)

@@ -40,7 +40,10 @@ def score_verdicts(instance: Instance) -> dict[str, dict[str, float]]:
 def cliff_with(instance: Instance, position: str, method: Method) -> Cliff:
     """The cliff under a probe that was fitted at another position or by another method."""
     model, sizes = instance.model, instance.sizes
-    probe, _ = fit_probe(model, Examples.of(model, instance.rollouts, [position]), method=method)
+    # At the edge the layer is chosen already, and in the same way for every method.
+    layer = instance.probe.layer if position == EDGE else None
+    examples = Examples.of(model, instance.rollouts, [position])
+    probe, _ = fit_probe(model, examples, layer="auto" if layer is None else layer, method=method)
     return measure_cliff(
         model, probe, instance.rollouts, n_shuffles=sizes.n_shuffles, by_layer=False, seed=instance.seed
     )
