@@ -74,7 +74,7 @@ def test_the_figures_are_those_of_the_sets(redundant: HookedModel) -> None:
 def test_both_ways_of_trying_choose_alike(redundant: HookedModel) -> None:
     """Sets zeroed at the edge, and the sweep that any other change needs, with a change that is nearly the same."""
     transcripts = rollouts()
-    zeroed, scaled = (greedy(redundant, transcripts, REFUSAL, n=4, minimum=-100.0, gamma=gamma) for gamma in (0, 1e-6))
+    zeroed, scaled = (greedy(redundant, transcripts, REFUSAL, n=4, minimum=-100.0, gamma=gamma) for gamma in (0, 1e-9))
     assert [step.head for step in zeroed] == [step.head for step in scaled]
     for one, other in zip(zeroed, scaled, strict=True):
         assert one[1:] == pytest.approx(other[1:], abs=1e-4)
