@@ -87,11 +87,11 @@ def greedy(
     left = [Head(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     if candidates is not None:
         left = list(check_heads(candidates, model))
-    means_without = _trial(model, transcripts, readouts, scope, gamma, means, batch_tokens, advance)
+    trial = _trial(model, transcripts, readouts, scope, gamma, means, batch_tokens, advance)
     steps: list[JointStep] = []
     alone: dict[Head, float] = {}
     while left and len(steps) < n:
-        base, after = means_without([step.head for step in steps], left)
+        base, after = trial([step.head for step in steps], left)
         alone = alone or {head: value - base for head, value in after.items()}
         best = max(left, key=after.__getitem__)
         if after[best] - base < minimum:
