@@ -19,7 +19,7 @@ from interp.table_files import TableFormat
 COLUMNS = ("organism", "seed", "method", "group", "score", "value")
 FORMAT = TableFormat("cliffscope.bench", "1", "a table of bench scores", "run the bench again", COLUMNS)
 
-QUICK = Sizes(n_harmful=96, n_benign=48, n_test=24, n_shuffles=39, pairs=48)
+QUICK = Sizes(n_harmful=80, n_benign=40, n_test=20, n_shuffles=39, pairs=40)
 """Less to rest on, for `--quick`."""
 
 

@@ -82,7 +82,7 @@ class Options:
         seed: Of everything.
     """
 
-    simulations: int = 1000
+    simulations: int = 4000
     sizes: tuple[int, ...] = SIZES
     seed: int = 0
 

@@ -61,7 +61,7 @@ class Sizes:
         pairs: Of an interchange.
     """
 
-    runs: int = 200
+    runs: int = 1000
     whole: int = 200
     each: int = 16
     heads: int = 8

@@ -24,7 +24,7 @@ class CalibrationOptions:
     """
 
     coverage: CoverageOptions = field(default_factory=CoverageOptions)
-    tests: int = 2000
+    tests: int = 8000
     nulls: Sizes = field(default_factory=Sizes)
     seed: int = 0
 
