@@ -11,8 +11,6 @@ from probes.guard import choose_threshold
 @pytest.mark.parametrize("n", [19, 20, 57])
 def test_promise_holds_and_is_tight_where_the_classes_are_the_same(share: float, n: int) -> None:
     """Where harmful prompts score as benign ones do, nothing but the promise decides: FPR = 1 − k/(n + 1)."""
-    if (n + 1) * share < 1 - 1e-9:
-        pytest.skip("too few to promise")
     rng = np.random.default_rng(0)
     rates = []
     for _ in range(4000):
